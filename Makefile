@@ -1,0 +1,66 @@
+# Two commands matter: `make lab` opens the course, `make test` runs everything CI runs. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# A Python from 3.11 to 3.13: the first of these that is one. Set PYTHON=... to choose.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo "$$p" && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := OMP_NUM_THREADS=1 $(BIN)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+STATED := settings.ini constraints.txt setup.py
+
+.PHONY: help lab test lesson export clean-notebooks site bench check-python setup-course setup-all browser test-oldest
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+lab: $(VENV)/.course  ## open the course in JupyterLab (the first time it installs what it needs)
+	@$(BIN)/nnlearn lab $(LAB_ARGS)
+
+test: $(VENV)/.all browser  ## run everything CI runs
+	@$(BIN)/python tests/tools/run_all.py
+
+lesson: $(VENV)/.all  ## NB=nbs/09_schedules.ipynb: run one notebook again in place, and clean it
+	@test -n "$(NB)" || { echo 'Say which notebook: make lesson NB=nbs/09_schedules.ipynb'; exit 2; }
+	@$(RUN)/python tests/tools/notebooks.py execute $(NB)
+
+export: $(VENV)/.all  ## write the library nnlearn/ from the notebooks, and clean the notebooks
+	@$(BIN)/python tests/tools/notebooks.py export
+
+site: $(VENV)/.all  ## build the site into _docs/ (with Quarto when it is installed)
+	@$(BIN)/python tests/tools/site.py
+
+bench: $(VENV)/.all  ## measure the speeds the project promises; writes tests/bench/results/
+	@$(BIN)/python tests/bench/run.py $(BENCH_ARGS)
+
+test-oldest: check-python  ## replay the lessons with the oldest supported torch, assertions deciding
+	@$(MAKE) --no-print-directory VENV=.venv-oldest TORCH='torch==2.9.*' replay-only
+
+replay-only: check-python
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet "$(TORCH)" -e '.[course,dev]'
+	@$(RUN)/python -m pytest -q --nbval --replay --replay-outputs=no nbs
+
+check-python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11, 3.12 or 3.13 is needed and none was found. Install one, or say where: make PYTHON=/path/to/python3.12 ...'; exit 1; }
+
+$(VENV)/bin/python: | check-python
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.course: $(STATED) | $(VENV)/bin/python
+	@if [ ! -f $(VENV)/.all ] || [ -n "$$(find $(STATED) -newer $(VENV)/.all)" ]; then \
+	  echo 'Installing the course (about 700 MB to download the first time) ...'; $(PIP) -e '.[course]'; fi
+	@touch $@
+
+$(VENV)/.all: $(STATED) | $(VENV)/bin/python
+	@echo 'Installing everything the tests need (TensorFlow included) ...'
+	@$(PIP) -e '.[all]'
+	@touch $@
+
+# A browser for tests/browser: the system's own when there is one, Debian's package as root, else the one Playwright brings.
+browser: $(VENV)/.all
+	@$(BIN)/python tests/tools/browser.py

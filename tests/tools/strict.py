@@ -1,0 +1,230 @@
+"""A pytest plugin that makes nbval strict, and replays lessons on the exported library.
+
+`pytest --nbval nbs` runs every cell and compares every output with the stored one: text word for word, numbers to a
+relative 1e-3 or half a unit of the last printed digit (whole numbers exactly), pictures by being there with the same
+size, explorers by the data they hold.
+`pytest --nbval --replay nbs` does the same with every exported cell replaced by an import of what it became in the
+library; `--replay-outputs=no` lets the assertions decide alone.
+"""
+import ast
+import base64
+import math
+import os
+import re
+import struct
+import tempfile
+
+import nbval.plugin
+import numpy as np
+import pytest
+from nbval.kernel import RunningKernel
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
+EXPORT = re.compile(r"^#\|\s*exports?(?:\s+([\w.]+))?\s*$", re.M)
+DEFAULT = re.compile(r"^#\|\s*default_exp\s+([\w.]+)\s*$", re.M)
+IGNORED = ("application/vnd.jupyter.widget-view+json",)
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("nnlearn")
+    group.addoption("--replay", action="store_true", help="replace exported cells by imports of the library")
+    group.addoption("--replay-outputs", choices=["yes", "no"], default="yes", help="compare outputs while replaying")
+
+
+# Comparing
+
+def half_unit(number: str) -> float:
+    """Half a unit of the last printed digit: 0.0005 for '1.234', 5e-6 for '1e-5'."""
+    mantissa, _, exponent = number.lower().partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+
+
+def same_number(stored: str, found: str) -> bool:
+    """Whole numbers must be equal; others agree to a relative 1e-3 or half a unit of the last stored digit."""
+    if re.fullmatch(r"[-+]?\d+", stored) and re.fullmatch(r"[-+]?\d+", found):
+        return int(stored) == int(found)
+    a, b = float(stored), float(found)
+    return abs(a - b) <= max(1e-3 * abs(a), half_unit(stored) * (1 + 1e-9))
+
+
+def text_difference(stored: str, found: str) -> str | None:
+    """What differs between two texts, numbers compared by value; None when nothing does."""
+    if NUMBER.split(stored) != NUMBER.split(found):
+        return f"the text differs\n--- stored\n{stored}\n--- found\n{found}"
+    for a, b in zip(NUMBER.findall(stored), NUMBER.findall(found)):
+        if not same_number(a, b):
+            return f"{a} is stored, {b} was found\n--- stored\n{stored}\n--- found\n{found}"
+    return None
+
+
+def data_difference(stored, found, place: str = "explorer") -> str | None:
+    """What differs between two decoded explorers: arrays to 1/1000 of their range, the rest exactly."""
+    if isinstance(stored, dict) and isinstance(found, dict):
+        if list(stored) != list(found):
+            return f"{place}: {list(stored)} is stored, {list(found)} was found"
+        return first(data_difference(stored[k], found[k], f"{place}.{k}") for k in stored)
+    if is_array(stored) and is_array(found):
+        a, b = np.asarray(stored, float), np.asarray(found, float)
+        if a.shape != b.shape:
+            return f"{place}: shape {a.shape} is stored, {b.shape} was found"
+        scale = float(np.ptp(a)) or float(np.max(np.abs(a), initial=0.0)) or 1.0
+        return None if np.allclose(a, b, rtol=0, atol=1.5e-3 * scale, equal_nan=True) else f"{place}: the numbers differ"
+    if isinstance(stored, (list, tuple)) and isinstance(found, (list, tuple)):
+        if len(stored) != len(found):
+            return f"{place}: {len(stored)} parts are stored, {len(found)} were found"
+        return first(data_difference(a, b, f"{place}[{i}]") for i, (a, b) in enumerate(zip(stored, found)))
+    if isinstance(stored, float) and isinstance(found, float):
+        return None if math.isclose(stored, found, rel_tol=1e-3) else f"{place}: {stored} is stored, {found} was found"
+    return None if stored == found else f"{place}: {stored!r} is stored, {found!r} was found"
+
+
+def is_array(value) -> bool:
+    """True for an array, and for a list of two or more numbers."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fiu"
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, (int, float)) for v in value)
+
+
+def first(items):
+    """The first of the items that is not None."""
+    return next((item for item in items if item is not None), None)
+
+
+def picture_size(data: str) -> tuple:
+    """Width and height of a base64 PNG; the text itself for anything else."""
+    raw = base64.b64decode(data)
+    return struct.unpack(">II", raw[16:24]) if raw[:4] == b"\x89PNG" else (len(raw) > 0,)
+
+
+def picture_difference(stored: str, found: str) -> str | None:
+    """Pictures differ when their sizes do by more than a few pixels (fonts) or one of them holds a single colour."""
+    a, b = picture_size(stored), picture_size(found)
+    if len(a) != len(b) or any(abs(x - y) > 0.05 * max(x, y) for x, y in zip(a, b)):
+        return f"a picture of {a} is stored, one of {b} was found"
+    return None
+
+
+def output_difference(stored, found) -> str | None:
+    """What differs between two outputs of a cell."""
+    if stored.output_type != found.output_type:
+        return f"an output of type {stored.output_type} is stored, one of type {found.output_type} was found"
+    if stored.output_type == "stream":
+        if stored.name != found.name:
+            return f"{stored.name} is stored, {found.name} was found:\n{found.text}"
+        return text_difference(stored.text, found.text)
+    if stored.output_type == "error":
+        return text_difference(f"{stored.ename}: {stored.evalue}", f"{found.ename}: {found.evalue}")
+    kinds = [sorted(k for k in o.data if k not in IGNORED) for o in (stored, found)]
+    if kinds[0] != kinds[1]:
+        return f"{kinds[0]} are stored, {kinds[1]} were found"
+    return first(mime_difference(kind, stored.data[kind], found.data[kind]) for kind in kinds[0])
+
+
+def mime_difference(kind: str, stored, found) -> str | None:
+    """What differs between two representations of one output."""
+    if kind in ("image/png", "image/jpeg", "image/webp"):
+        return picture_difference(stored, found)
+    if kind == "text/html" and ("nn-explore" in stored or "nn-explore" in found):
+        from nnlearn.explore import decode
+        if not ("nn-explore" in stored and "nn-explore" in found):
+            return "an explorer is stored or found, not both"
+        return data_difference(decode(stored), decode(found))
+    if isinstance(stored, str):
+        return text_difference(stored, found)
+    return None if stored == found else f"{kind} differs"
+
+
+def outputs_difference(stored: list, found: list) -> str | None:
+    """What differs between the stored outputs of a cell and those of a new run."""
+    if len(stored) != len(found):
+        shown = "\n".join(str(dict(o))[:600] for o in found)
+        return f"{len(stored)} outputs are stored, {len(found)} were found:\n{shown}"
+    return first(output_difference(a, b) for a, b in zip(stored, found))
+
+
+# Replaying
+
+def assigned_names(source: str) -> list[str]:
+    """The names that a cell's top level binds, private ones and imports too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            names.append(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names += [a.asname or a.name.split(".")[0] for a in node.names]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+    top = {n.id for s in ast.parse(source).body for n in top_level_names(s)} | {
+        s.name for s in ast.parse(source).body if isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))} | {
+        a.asname or a.name.split(".")[0] for s in ast.walk(ast.parse(source)) if isinstance(s, (ast.Import, ast.ImportFrom))
+        and s.col_offset == 0 for a in s.names}
+    return sorted({n for n in names if n in top})
+
+
+def top_level_names(statement: ast.stmt):
+    """The name nodes stored into by one statement, functions and classes left out."""
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+        return
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node
+
+
+def replayed(source: str, module: str, package: str = "nnlearn") -> str:
+    """The cell's source, or, when it is exported, an import of the names it became in `package.module`."""
+    match = EXPORT.search(source)
+    if not match:
+        return source
+    name = match[1] or module
+    target = package if name == "__init__" else f"{package}.{name}"
+    names = [n for n in assigned_names(source) if n not in ("_", "annotations")]
+    return f"from {target} import ({', '.join(names)})" if names else f"import {target}"
+
+
+# The plugin: three methods of nbval's are replaced
+
+collect_all = nbval.plugin.IPyNbFile.collect
+
+
+def collect(self):
+    """Collect cells that are all compared, those that were cleaned of their counts too."""
+    replay, module = self.config.option.replay, ""
+    for item in collect_all(self):
+        cell = item.cell
+        cell.execution_count = 0
+        found = DEFAULT.search(cell.source)
+        module = found[1] if found else module
+        if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
+            item.options["skip"] = True
+        if replay:
+            # A broken example in tests/ names a package of its own.
+            cell.source = replayed(cell.source, module, self.nb.metadata.get("nnlearn_package", "nnlearn"))
+            if self.config.option.replay_outputs == "no":
+                item.options["check"] = False
+        yield item
+
+
+def compare_outputs(self, test, ref, skip_compare=None):
+    """Compare a cell's outputs by `outputs_difference`."""
+    difference = outputs_difference(list(ref), list(test))
+    self.comparison_traceback = [difference or ""]
+    return difference is None
+
+
+def execute_with_history(self, cell_input, allow_stdin=None):
+    """Run a cell as a notebook does: with history, so that a trailing `;` hides a value."""
+    return self.kc.execute(cell_input, allow_stdin=bool(allow_stdin), stop_on_error=False, store_history=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    nbval.plugin.IPyNbFile.collect = collect
+    nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
+    RunningKernel.execute_cell_input = execute_with_history
+    if config.option.nbval:
+        config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 240)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ["KERAS_BACKEND"] = "torch"
+        os.environ["NNLEARN_HOME"] = tempfile.mkdtemp(prefix="nnlearn-home-")
+        os.environ.pop("NNLEARN_ASSETS", None)
