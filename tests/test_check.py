@@ -1,0 +1,778 @@
+"""`check` says the right thing, never raises, never accepts a wrong answer, and is not moved by cheats."""
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+from dataclasses import dataclass
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+
+import nnlearn.check as module
+from nnlearn.check import Case, Verdict, check, exercise, hint, progress
+from nnlearn.core import ConfigError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as what a notebook defines is
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNLEARN_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(module, "_SESSION", {})
+    monkeypatch.setattr(module, "_HINTS", {})
+
+
+def register(reference, *cases, **options):
+    exercise("test.it", cases=cases or (Case("two", args=(2,)), Case("three", args=(3,))), **options)(reference)
+
+
+def square(x):
+    return x * x
+
+
+def problems(verdict):
+    return {case.name: case.problem for case in verdict.cases}
+
+
+def one(reference, answer, **terms):
+    """The problem that one case finds."""
+    register(reference, Case("it", **terms))
+    verdict = check("test.it", answer)
+    assert verdict.status == ("passed" if verdict.cases[0].problem is None else "failed")
+    return verdict.cases[0].problem
+
+
+# What is said of right and wrong answers
+
+
+def test_a_right_answer_passes_with_a_line_per_case(capsys):
+    register(square)
+    verdict = check("test.it", lambda x: x**2)
+    assert verdict.passed and verdict.status == "passed" and isinstance(verdict, Verdict)
+    assert capsys.readouterr().out == "✓ two\n✓ three\ntest.it: all 2 right.\n"
+
+
+def test_a_wrong_answer_is_told_what_was_expected_what_came_and_why(capsys):
+    register(square, Case("two", args=(2,)), Case("three", args=(3,), why="a square is not a double"), hints=["x*x"])
+    verdict = check("test.it", lambda x: 2 * x)
+    assert not verdict.passed and verdict.status == "failed"
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ two",
+        "✗ three, f(3): expected 9, got 6 — a square is not a double",
+        'test.it: 1 of 2 right. Stuck? hint("test.it")',
+    ]
+
+
+def test_verdicts_are_the_same_every_time():
+    register(lambda n: torch.rand(n).tolist(), Case("random numbers", args=(3,)))
+    texts = {str(check("test.it", lambda n: torch.randn(n).tolist())) for _ in range(3)}
+    assert len(texts) == 1
+    assert check("test.it", lambda n: torch.rand(n)).passed  # seeded alike
+
+
+def test_an_exception_names_its_type_message_and_line():
+    def divides(x):
+        half = x / 2
+        return half / 0
+
+    problem = one(square, divides, args=(2,))
+    assert "ZeroDivisionError: float division by zero" in problem and "return half / 0" in problem
+    assert f"line {divides.__code__.co_firstlineno + 2}" in problem
+
+
+def test_the_line_is_the_learners_own_not_the_librarys():
+    def wrong_shapes(x):
+        return torch.ones(2, 3) @ torch.ones(2, 3)
+
+    assert "`return torch.ones(2, 3) @ torch.ones(2, 3)`" in one(square, wrong_shapes, args=(2,))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: None, "got None: is a `return` missing?"),
+        (lambda x: ..., "Not yet"),
+        (lambda x: [x][0] and ..., "a blank is left"),
+        (lambda x: x + [...][0], "a blank, `...`, is left"),
+        (lambda x: None + x, "is a `return` missing?"),
+        (lambda: 4, "TypeError"),
+        (lambda x: sys.exit(), "SystemExit"),
+        (lambda x: (_ for _ in [x * x]), "a generator"),
+        (lambda x: square, "the function square, not a value: is a call missing?"),
+        (lambda x: dict, "the class dict"),
+        (lambda x: "4", "expected 4, got '4'"),
+        (lambda x: True, "expected numbers (4), got True or False (True)"),
+        (lambda x: [4], "expected shape (), got shape (1,)"),
+        (lambda x: -4, "the sign is the other way round"),
+        (lambda x: float("nan"), "expected 4, got nan"),
+        (lambda x: 4 + 0j, "complex"),
+        (lambda x: {4}, "an object of class set"),
+        (lambda x: {"value": 4}, "got {'value': 4}"),
+        (lambda x: np.array([4], dtype=object), "an array of object"),
+        (lambda x: "word " * 1000, "..."),
+        (lambda x: 10**30, "expected 4"),
+        (lambda x: (lambda f: f(f))(lambda f: f(f)), "RecursionError"),
+        (lambda x: np.zeros(2**24), "more than 32 MB"),
+        (lambda x: torch.ones(2) + torch.ones(3), "RuntimeError: The size of tensor"),
+        (lambda x: (_ for _ in ()).throw(ValueError(f"at {object()}")), "at 0x..."),
+        (lambda x: functools.reduce(lambda a, _: [a], range(50), 4), "["),
+        (lambda x: input(), "EOFError"),
+    ],
+)
+def test_wrong_answers(answer, words):
+    register(square, Case("it", args=(2,)))
+    verdict = check("test.it", answer)
+    assert not verdict.passed and words.replace("at 0x...", "") in str(verdict)
+
+
+def test_big_whole_numbers_are_exact():
+    assert one(lambda: 2**70, lambda: 2**70) is None
+    assert one(lambda: 2**70, lambda: 2**70 + 1)
+    assert one(lambda: 10**9, lambda: 10**9 + 1)
+
+
+def test_arrays_show_the_first_place_that_differs():
+    right = np.arange(100.0).reshape(10, 10)
+
+    def wrong(_):
+        bad = right.copy()
+        bad[3, 2:4] = 7
+        return bad
+
+    assert one(lambda _: right, wrong, args=(0,)) == "at [3, 2] expected 32, got 7 (2 of 100 differ)"
+    assert one(lambda _: right[0, :3], lambda _: right[0, 1:4], args=(0,)) == "expected [0, 1, 2], got [1, 2, 3]"
+    assert "this is the transpose" in one(lambda _: right, lambda _: right.T, args=(0,))
+    assert "expected shape (10, 10), got shape (100,): the numbers are right" in one(
+        lambda _: right, lambda _: right.ravel(), args=(0,))
+    assert "every number is 2 times" in one(lambda _: right, lambda _: right * 2, args=(0,))
+    assert "NaN among them" in one(lambda _: right[:1, :2], lambda _: right[:1, :2] * float("nan"), args=(0,))
+
+
+def test_digits_are_shown_until_they_differ():
+    assert one(lambda: 1.0, lambda: 1.00001) == "expected 1, got 1.00001"
+    assert one(lambda: 1.0, lambda: 1.0000001, rtol=1e-9) == "expected 1, got 1.0000001"
+    assert one(lambda: 1.0, lambda: 1 + 2**-40, rtol=0, atol=0) == f"expected 1.0, got {1 + 2**-40!r}"
+
+
+def test_nested_results_name_the_place():
+    def reference():
+        return {"loss": 1.0, "gradients": [np.zeros(3), np.ones((2, 2))]}
+
+    def answer():
+        return {"loss": 1.0, "gradients": [np.zeros(3), np.zeros((2, 2))]}
+
+    assert one(reference, answer).startswith("['gradients'][1] expected [[1, 1], [1, 1]], got [[0, 0], [0, 0]]")
+    assert "expected the keys 'loss', 'gradients', got 'loss'" in one(reference, lambda: {"loss": 1.0})
+    assert "expected 2 items, got 1" in one(lambda: ["a", 1], lambda: ["a"])
+    assert one(lambda: ["a", None], lambda: ["a", 1]) == "[1] expected None, got 1"
+    assert one(lambda: ["a", "b"], lambda: ["a", "c"]) == "[1] expected 'b', got 'c'"
+    assert one(lambda: [np.zeros(2), np.zeros(3)], lambda: np.zeros((2, 2))).startswith("[1] expected shape (3,)")
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: [1, 2.0], lambda: (1, 2), lambda: Pair(1, 2), lambda: np.array([1, 2]), lambda: np.float32([1, 2]),
+        lambda: torch.tensor([1, 2]), lambda: torch.nn.Parameter(torch.tensor([1.0, 2.0])),
+        lambda: torch.tensor([1.0, 2.0], dtype=torch.bfloat16), lambda: [torch.tensor(1), np.int8(2)],
+        lambda: torch.tensor([1.0, 2.0]).to_sparse(), lambda: torch.tensor([1.0, 2.0], requires_grad=True),
+    ],
+)  # fmt: skip
+def test_values_count_not_classes(answer):
+    assert one(lambda: torch.tensor([1.0, 2.0]), answer) is None
+    assert one(lambda: [1, 2], answer) is None
+
+
+def test_kinds_of_numbers_count_where_they_matter():
+    assert one(lambda: 3, lambda: 3.0) is None
+    assert one(lambda: 3, lambda: 3.0, dtype=True) == "expected whole numbers (3), got real numbers (3)"
+    assert "expected True or False (True), got numbers (1)" in one(lambda: True, lambda: 1)
+    assert one(lambda: np.array([True]), lambda: torch.tensor([True])) is None
+    assert one(lambda: 1j, lambda: 1j) is None and "expected 0+1j" in one(lambda: 1j, lambda: 2j)
+
+
+def test_tolerances_belong_to_the_case():
+    assert one(lambda: 1.0, lambda: 1.01, rtol=0.1) is None
+    assert one(lambda: 1e-9, lambda: 0.0) is None  # the absolute tolerance, unless told otherwise
+    assert one(lambda: 1e-9, lambda: 0.0, atol=0) == "expected 1e-09, got 0"
+    assert one(lambda: float("nan"), lambda: float("nan")) is None
+    assert one(lambda: float("inf"), lambda: 1e308)
+
+
+def test_expected_errors():
+    def careful(x):
+        if x < 0:
+            raise ValueError("negative")
+        return x
+
+    class Mine(ValueError): ...
+
+    def mine(x):
+        raise Mine("no")
+
+    case = dict(args=(-1,), raises=ValueError)
+    assert one(careful, careful, **case) is None and one(careful, mine, **case) is None
+    assert one(careful, lambda x: x, **case) == "expected ValueError to be raised, got -1"
+    assert "expected ValueError to be raised, got TypeError" in one(careful, lambda: 1, **case)
+
+
+def test_a_changed_argument_is_noticed():
+    def in_place(x):
+        x += 1
+        return x
+
+    for made in (np.zeros(2), torch.zeros(2), [0, 0]):
+        double = (lambda x: [*x, 1]) if isinstance(made, list) else (lambda x: x + 1)
+        bad = (lambda x: x.append(1) or x) if isinstance(made, list) else in_place
+        assert one(double, bad, args=(made,)) == "changes argument 1 in place: work on a copy"
+        assert one(double, bad, kwargs={"x": made}) == "changes argument `x` in place: work on a copy"
+        assert one(double, double, args=(made,)) is None
+        assert one(bad, bad, args=(made,)) is None
+    zeros = (np.zeros(2),)
+    assert one(in_place, lambda x: x + 1, args=zeros) == "argument 1 was to be changed in place, and is as before"
+    assert one(lambda x: x.fill(1), lambda x: x.fill(2), args=zeros).startswith("argument 1 after the call: exp")
+
+
+def test_arguments_are_fresh_for_every_case():
+    shared = np.zeros(2)
+    given = {"first": (shared,), "second": (shared,), "made": lambda: (shared,)}
+    register(lambda x: x + 1, *(Case(name, args=args) for name, args in given.items()))
+
+    def spoils(x):
+        y = x + 1
+        x += 5
+        return y
+
+    assert all("in place" in problem for problem in problems(check("test.it", spoils)).values())
+    assert check("test.it", lambda x: x + 1).passed
+
+
+def test_gradients():
+    case = dict(args=(torch.tensor([1.0, 2.0]), 3), gradients=True)
+
+    def reference(x, factor):
+        return factor * x**2
+
+    assert one(reference, lambda x, factor: x * x * factor, **case) is None
+    detached = one(reference, lambda x, factor: factor * x.detach() ** 2, **case)
+    assert detached.startswith("no gradient reaches argument 1")
+    assert one(reference, lambda x, f: torch.tensor((f * x.detach() ** 2).tolist()), **case).startswith("no gradient")
+    halved = one(reference, lambda x, factor: factor * (x * x.detach()), **case)
+    assert halved.startswith("gradient of argument 1: expected [6, 24], got [3, 12]")
+    two = dict(args=(torch.ones(2), torch.ones(2)), gradients=True)
+    assert one(lambda a, b: (a * b, a), lambda a, b: (a * b, a), **two) is None
+    assert "argument 2" in one(lambda a, b: (a * b, a), lambda a, b: (a * b.detach(), a), **two)
+    assert one(lambda a: a.detach(), lambda a: a.detach(), args=(torch.ones(2),), gradients=True) is None
+
+
+# Kinds of answers
+
+
+def test_values_classes_and_own_calls():
+    exercise("test.value", cases=[Case("the count")])(7)
+    assert check("test.value", 7).passed and check("test.value", np.int64(7)).passed
+    assert "expected 7, got 8" in str(check("test.value", 8))
+    assert "the function square" in str(check("test.value", square))
+
+    class Right:
+        def __init__(self, start=1):
+            self.start = start
+
+        def step(self, x):
+            return self.start + x
+
+    class Wrong(Right):
+        def step(self, x):
+            return self.start
+
+    with_args = Case("with args", args=(4,), call=lambda cls, x: cls().step(x))
+    register(Right, Case("a step", call=lambda cls: cls(2).step(3)), with_args)
+    assert check("test.it", Right).passed and problems(check("test.it", Wrong)) == {
+        "a step": "expected 5, got 2", "with args": "expected 5, got 1"}
+
+
+def test_a_value_where_a_function_is_asked_for():
+    register(square)
+    assert "A function is asked for, and this is 4: give its name, without a call." in str(check("test.it", square(2)))
+
+
+def test_answers_take_along_what_the_notebook_defined():
+    cell = "import math\nfactor = 2\ndef helper(x): return factor * x\n"
+    cell += "def answer(x): return math.floor(helper(x) / 2) * x\n"
+    namespace = {"__name__": "__main__"}
+    exec(cell, namespace)
+    register(square)
+    assert check("test.it", namespace["answer"]).passed
+
+
+def test_answers_that_cannot_be_sent():
+    lock = threading.Lock()
+    namespace = {"lock": lock}
+    exec("def answer(x):\n    return lock", namespace)
+    register(square)
+    assert "because of `lock` in it" in str(check("test.it", namespace["answer"]))
+    assert "cannot be sent" in str(check("test.it", lambda x: lock))
+
+    class Hollow:
+        def __call__(self, x): return x
+        def __reduce__(self): return (int, ("no number",))
+
+    assert "cannot be rebuilt" in str(check("test.it", Hollow()))
+
+
+STUBS = """
+def docstring(x):
+    "what to do"
+def dots(x): ...
+def documented(x):
+    "what to do"
+    ...
+def passes(x):
+    # a comment
+    pass
+def unready(x): raise NotImplementedError
+def message(x):
+    "what to do"
+    raise NotImplementedError("over to you")
+def formatted(x): raise NotImplementedError(f"{x} to you")
+def returns(x): return ...
+class All:
+    def a(self): ...
+    @property
+    def b(self): ...
+    @staticmethod
+    def c(): pass
+    @classmethod
+    def d(cls): pass
+class Given:
+    def __init__(self): self.a = 1
+    def a(self): ...
+class Empty: "documented"
+"""
+
+
+def test_stubs_are_not_yet_answers(capsys):
+    namespace = {}
+    exec(STUBS, namespace)
+    data = dataclass(type("Data", (), {"__annotations__": {"a": int}, "__call__": namespace["dots"]}))
+    wrapped = functools.wraps(namespace["dots"])(lambda x: namespace["dots"](x))
+    stubs = [value for name, value in namespace.items() if name != "__builtins__"]
+    for stub in [*stubs, data, wrapped, lambda x: ..., ..., [..., 1], {"a": ...}, (1, ...)]:
+        register(square)
+        assert check("test.it", stub).status == "not yet", stub
+    assert check("test.it").status == "not yet"
+    assert "Not yet: fill in `dots`, then run this cell again." in capsys.readouterr().out
+    assert module._WORKER.process is None or module._WORKER.process.poll() is None
+
+
+def test_answers_are_not_taken_for_stubs():
+    class Real:
+        def a(self): ...
+        def b(self): return 1
+
+    class Start:
+        def __init__(self): self.a = 1
+
+    def guarded(x):
+        if x:
+            raise NotImplementedError
+        return 1
+
+    def computed(x): raise NotImplementedError(x.name)
+
+    for answer in [Real, Start, guarded, computed, lambda x: x, 0, None, "", [], np.zeros(2), len]:
+        assert not module._is_stub(answer), answer
+
+
+# Bounds
+
+
+def test_an_endless_loop_ends_even_with_a_bare_except():
+    def endless(x):
+        while True:
+            try:
+                while True:
+                    pass
+            except:  # noqa: E722
+                pass
+
+    register(square, Case("fine", args=(2,)), Case("endless", args=(3,)), Case("after", args=(4,)), timeout=0.3)
+    start = time.monotonic()
+    verdict = check("test.it", lambda x: x * x if x == 2 else endless(x))
+    assert time.monotonic() - start < 8
+    found = problems(verdict)
+    assert found["fine"] is None and "took longer than 0.3 s: is there a loop that never ends?" in found["endless"]
+    assert found["after"] == "not reached"
+    assert check("test.it", square).passed
+
+
+def test_a_sleep_in_c_and_children_end_with_the_answer(tmp_path):
+    note = tmp_path / "note"
+    code = f"import time; time.sleep(1.5); open({str(note)!r}, 'w')"
+
+    def starts_a_process(x):
+        subprocess.Popen([sys.executable, "-c", code])
+        time.sleep(60)
+
+    register(square, timeout=0.3)
+    assert "took longer" in str(check("test.it", starts_a_process))
+    time.sleep(2.5)
+    assert not note.exists()
+
+
+def test_floods_are_cut():
+    def flood(x):
+        while True:
+            print("x" * 1000)
+
+    register(square, timeout=0.5)
+    verdict = check("test.it", flood)
+    assert "took longer" in str(verdict) and len(verdict.printed) <= 2010
+
+
+def test_prints_are_shown(capsys):
+    def prints(x):
+        print("x is", x)
+        return x * x
+
+    register(square)
+    assert check("test.it", prints).passed
+    assert capsys.readouterr().out.endswith("Printed by the answer:\nx is 2\nx is 3\n")
+
+
+def test_too_much_memory_is_an_error_not_a_crash():
+    problem = one(square, lambda x: len(bytearray(2**36)), args=(2,))
+    assert "MemoryError" in problem
+
+
+# Cheats
+
+
+class Agrees:
+    """Equal to everything, and an array of whatever you like."""
+
+    __hash__ = None
+
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __array__(self, *args, **kwargs): return np.full((), 5)
+    def __float__(self): return 5.0
+    def __sub__(self, other): return 0
+
+
+class SoftTensor(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None): return True
+
+
+class LooseArray(np.ndarray):
+    def __eq__(self, other): return np.array(True)
+
+
+def forge(x):
+    import builtins
+
+    import numpy
+
+    torch.allclose = torch.equal = numpy.allclose = numpy.isclose = numpy.array_equal = lambda *a, **k: True
+    numpy.argwhere = lambda *a: []
+    builtins.abs = builtins.all = builtins.len = None
+    return 5
+
+
+def forge_the_module(x):
+    module._differ = module._problem = lambda *a: None
+    module._plain = lambda *a: {"numbers": ["<i8", [], ""]}
+    return 5
+
+
+def look_around(x):
+    """Search every frame and every object for the reference or its results."""
+    import gc
+
+    frame, found = sys._getframe(), []
+    while frame:
+        found += [v for v in frame.f_locals.values() if isinstance(v, dict)]
+        frame = frame.f_back
+    for item in [*found, *(o for o in gc.get_objects() if type(o) is dict)]:
+        packed = dict.get(item, "reference")
+        if isinstance(packed, (str, bytes)) and len(packed) > 100:
+            import base64
+            import pickle
+            return pickle.loads(base64.b64decode(packed))(x)
+    return 5
+
+
+def answers_again(x):
+    """Fork, so that two processes answer."""
+    os.fork()
+    return 5
+
+
+def writes_into_every_pipe(x):
+    for fd in range(3, 200):
+        try:
+            os.write(fd, b"\0" * 7 + b"\x10" + b'{"value": null} ')
+        except OSError:
+            pass
+    return 5
+
+
+def kills_the_worker(x):
+    os.kill(os.getppid(), 9)
+
+
+CHEATS = {
+    "equal to all": lambda x: Agrees(),
+    "tensor subclass": lambda x: torch.ones(()).as_subclass(SoftTensor),
+    "array subclass": lambda x: np.zeros(()).view(LooseArray),
+    "in a list": lambda x: [Agrees()],
+    "patches": forge,
+    "patches the checker": forge_the_module,
+    "looks around": look_around,
+    "forks": answers_again,
+    "writes into every pipe": writes_into_every_pipe,
+    "no exit": lambda x: setattr(os, "_exit", None),
+    "os._exit": lambda x: os._exit(0),
+    "os._exit 1": lambda x: os._exit(1),
+    "sys.exit": lambda x: sys.exit(0),
+    "quit": lambda x: quit(),
+    "segfault": lambda x: os.kill(os.getpid(), 11),
+    "abort": lambda x: os.abort(),
+    "kills its group": lambda x: os.killpg(0, 9),
+    "closes all files": lambda x: os.closerange(0, 300),
+    "closes stdout": lambda x: sys.stdout.close(),
+    "interrupts": lambda x: (_ for _ in ()).throw(KeyboardInterrupt()),
+    "evil error": lambda x: (_ for _ in ()).throw(type("E", (Exception,), {"__str__": lambda s: 1 / 0})()),
+    "evil error class": lambda x: (_ for _ in ()).throw(type("E", (BaseException,), {"__module__": None})()),
+    "no dumps": lambda x: setattr(json, "dumps", lambda *a: '{"value": null}'),
+    "NaN": lambda x: np.nan,
+    "kills the worker": kills_the_worker,
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_cheats_are_refused_and_the_next_check_is_clean(cheat, capsys):
+    register(square, Case("it", args=(2,)), timeout=3.0)
+    verdict = check("test.it", CHEATS[cheat])
+    assert verdict.status == "failed" and len(capsys.readouterr().out) > 10
+    assert check("test.it", square).passed
+
+
+def test_an_answer_that_patches_for_the_case_after_it():
+    def first_wrong_then_forged(x):
+        forge(x)
+        return x * x + 1
+
+    register(square)
+    assert not check("test.it", first_wrong_then_forged).passed
+
+
+def test_a_patched_kernel_accepts_nothing(monkeypatch, tmp_path):
+    """In a notebook's own process: builtins and libraries patched by the learner do not make 5 equal 4."""
+    script = tmp_path / "kernel.py"
+    script.write_text(
+        "import builtins, numpy, torch, sys\n"
+        "from nnlearn.check import Case, check, exercise\n"
+        "exercise('test.it', cases=[Case('it', args=(2,))])(lambda x: x * x)\n"
+        "numpy.allclose = numpy.isclose = torch.allclose = torch.equal = lambda *a, **k: True\n"
+        "builtins.abs = None\n"
+        "builtins.all = builtins.any = lambda *a: True\n"
+        "first = check('test.it', lambda x: 5)\n"
+        "builtins.len = None\n"
+        "second = check('test.it', lambda x: 5)\n"
+        "sys.exit(0 if first.status == second.status == 'failed' else 1)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "expected 4, got 5" in done.stdout and "could not be checked" in done.stdout
+
+
+def test_the_reference_is_as_it_was_registered():
+    namespace = {"__name__": "__main__"}
+    exec("def helper(x): return x * x\ndef reference(x): return helper(x)", namespace)
+    register(namespace["reference"])
+    namespace["helper"] = lambda x: 0
+    assert check("test.it", square).passed and not check("test.it", lambda x: 0).passed
+
+
+def test_a_check_leaves_the_notebooks_random_state_alone():
+    register(square)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    check("test.it", square)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# The worker
+
+
+def test_the_worker_stays_and_comes_back():
+    register(square)
+    check("test.it", square)
+    process = module._WORKER.process
+    check("test.it", square)
+    assert module._WORKER.process is process
+    process.kill()
+    process.wait()
+    assert check("test.it", square).passed and module._WORKER.process is not process
+
+
+def test_without_fork_a_new_process_does_the_same(monkeypatch):
+    monkeypatch.setattr(module, "_FORK", False)
+    register(square, timeout=1.0)
+    assert check("test.it", square).passed
+    assert problems(check("test.it", lambda x: 2 * x)) == {"two": None, "three": "expected 9, got 6"}
+    assert "took longer than 1 s" in str(check("test.it", lambda x: time.sleep(100)))
+    assert "ended the Python process" in str(check("test.it", lambda x: os._exit(0)))
+
+
+def test_a_worker_that_cannot_start(monkeypatch):
+    module._WORKER.stop()
+    monkeypatch.setattr(module, "_command", lambda function: [sys.executable, "-c", "raise SystemExit(1)"])
+    register(square)
+    assert "ended the checker's own process" in str(check("test.it", square))
+
+
+def test_an_interrupt_ends_the_worker_and_comes_through(monkeypatch):
+    register(square)
+    check("test.it", square)
+    monkeypatch.setattr(module, "_read", lambda pipe: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        check("test.it", square)
+    assert module._WORKER.process is None
+    monkeypatch.undo()
+
+
+def test_importing_is_light_and_starts_nothing():
+    code = "import sys, nnlearn.check as c\n"
+    code += "print(c._WORKER.process, [m for m in ('torch', 'matplotlib', 'IPython') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None []"
+
+
+# Registering, hints, progress
+
+
+def test_wrong_registrations_are_refused():
+    case = Case("a")
+    for name, cases, hints, words in [
+        ("nolesson", [case], (), "lesson.name"),
+        ("a.b", [], (), "needs cases"),
+        ("a.b", [case, case], (), "another name"),
+        ("a.b", [case], "one string", "list of sentences"),
+        ("a.b", [Case("x", args=5)], (), "args is a tuple"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            exercise(name, cases=cases, hints=hints)
+
+
+def test_a_broken_reference_is_the_exercises_fault():
+    register(lambda x: 1 / 0)
+    verdict = check("test.it", lambda x: 1 / 0)
+    assert verdict.status == "failed" and "the exercise itself is at fault" in str(verdict)
+    register(square, Case("it", args=(2,), raises=ValueError))
+    assert "no error" in str(check("test.it", square))
+    register(lambda x: time.sleep(9), timeout=0.2)
+    assert "at fault" in str(check("test.it", square))
+
+
+def test_unknown_exercises_name_the_nearest():
+    register(square)
+    verdict = check("test.its", square)
+    assert verdict.status == "unknown" and "Did you mean 'test.it'?" in str(verdict)
+    assert check(square, "test.it").status == "unknown"
+    assert "progress()" in str(check("zzzzzzzz.qqqqqq", square))
+
+
+def test_the_notebooks_exercise_wins_over_the_librarys(monkeypatch):
+    monkeypatch.setattr(module, "_LIBRARY", {})
+    namespace = {"__name__": "nnlearn.exercises", "exercise": exercise, "Case": Case}
+    exec("exercise('test.it', cases=[Case('library', args=(2,))])(lambda x: 0)", namespace)
+    assert list(module._LIBRARY) == ["test.it"] and check("test.it", lambda x: 0).passed
+    register(square)
+    exec("exercise('test.it', cases=[Case('library', args=(2,))])(lambda x: 0)", namespace)
+    assert check("test.it", square).passed
+
+
+def test_hints_come_one_by_one(capsys):
+    register(square, hints=["multiply", "x * x"])
+    for _ in range(3):
+        hint("test.it")
+    hint("test.its")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["Hint 1 of 2: multiply", "Hint 2 of 2: x * x"] and "no more hints" in lines[2]
+    assert "Did you mean 'test.it'?" in lines[3]
+    register(square)
+    module._HINTS.clear()
+    hint("test.it")
+    assert "has no hints" in capsys.readouterr().out
+
+
+def test_progress_counts_what_the_learner_solved(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_LIBRARY", {})
+    for name in ("alpha.one", "alpha.two", "beta.three"):
+        exercise(name, cases=[Case("it", args=(2,))])(square)
+    check("alpha.one", square)
+    check("alpha.two", square, solution=True)
+    check("beta.three", lambda x: 0)
+    capsys.readouterr()
+    progress("alpha")
+    assert capsys.readouterr().out == "alpha  1 of 2:  ✓ one, · two\n"
+    progress()
+    assert "beta   0 of 1:  · three" in capsys.readouterr().out
+    progress("gamma")
+    assert "No exercises in a lesson 'gamma'" in capsys.readouterr().out
+    module._SESSION.clear()
+    monkeypatch.setattr(module, "_exercises", dict)
+    progress()
+    assert "No exercises here yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"solved": 3}', '{"solved": [1, "kept.it"]}', "\0" * 100, "[" * 10**5])
+def test_a_damaged_progress_file_is_survived(damage):
+    home = module._home()
+    home.mkdir(parents=True)
+    (home / "progress.json").write_text(damage)
+    register(square)
+    assert check("test.it", square).passed
+    assert module._solved() == {"test.it"} | ({"kept.it"} if "kept" in damage else set())
+    assert sorted(p.name for p in home.iterdir()) == ["progress.json", "progress.lock"]
+
+
+def test_many_notebooks_may_record_at_once(tmp_path):
+    code = "import sys; from nnlearn import check as c\nfor i in range(20): c._record(f'many.{sys.argv[1]}_{i}')"
+    crowd = [subprocess.Popen([sys.executable, "-c", code, str(i)]) for i in range(4)]
+    assert [process.wait(timeout=120) for process in crowd] == [0] * 4
+    assert len(module._solved()) == 80
+
+
+def test_a_disk_that_cannot_be_written_is_no_reason_to_fail(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NNLEARN_HOME", str(tmp_path / "file" / "home"))
+    register(square)
+    assert check("test.it", square).passed and module._solved() == set()
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "end"),
+    [
+        ("linux", "XDG_DATA_HOME", "data/nnlearn"),
+        ("win32", "LOCALAPPDATA", "data/nnlearn"),
+        ("darwin", None, "Application Support/nnlearn"),
+    ],
+)
+def test_progress_lives_where_the_platform_keeps_data(monkeypatch, tmp_path, platform, variable, end):
+    monkeypatch.delenv("NNLEARN_HOME")
+    monkeypatch.setattr(module.sys, "platform", platform)
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / "data"))
+    assert module._home().as_posix().endswith(end)
