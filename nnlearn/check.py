@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reference', 'Case', 'exercise', 'CaseVerdict', 'Verdict', 'check', 'hint', 'progress']
 
-# %% ../nbs/00_check.ipynb #4426342f
+# %% ../nbs/00_check.ipynb #202300a0
 import atexit
 import base64
 import contextlib
@@ -30,7 +30,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
@@ -73,7 +73,7 @@ _SESSION: dict[str, _Exercise] = {}  # registered by the notebook that runs
 _LIBRARY: dict[str, _Exercise] = {}  # registered by nnlearn.exercises
 Reference = TypeVar("Reference")
 
-# %% ../nbs/00_check.ipynb #701174aa
+# %% ../nbs/00_check.ipynb #b6f9b90a
 def exercise(
     name: str,  # "lesson.name", what `check` is called with
     cases: Sequence[Case] = (Case("the value"),),  # what to try
@@ -92,7 +92,7 @@ def exercise(
         if in_library:
             _LIBRARY[name] = made
         else:
-            _SESSION[name] = _Exercise(name, reference, tuple(cases), tuple(hints), timeout, made.pack())
+            _SESSION[name] = replace(made, packed=made.pack())
         return reference
 
     return register
@@ -128,8 +128,11 @@ def _is_stub_code(code: CodeType) -> bool:
     starts = ops[0] == ("LOAD_GLOBAL", "NotImplementedError") and names[-1] == "RAISE_VARARGS"
     return starts and all(name in _STUB_OPS or name.startswith("FORMAT_") for name in names[1:])
 
-# %% ../nbs/00_check.ipynb #b3a85823
-_DERIVED = {f"__{n}__" for n in "init repr eq hash lt le gt ge setattr delattr replace getstate setstate".split()}
+# %% ../nbs/00_check.ipynb #32172874
+_DERIVED = set(
+    "__init__ __repr__ __eq__ __hash__ __lt__ __le__ __gt__ __ge__ "
+    "__setattr__ __delattr__ __replace__ __getstate__ __setstate__".split()
+)
 
 
 def _is_stub(answer: Any) -> bool:
@@ -145,21 +148,21 @@ def _is_stub(answer: Any) -> bool:
         return _is_stub_code(inspect.unwrap(answer).__code__)
     return isinstance(answer, type) and _is_stub_class(answer)
 
-
+# %% ../nbs/00_check.ipynb #63186551
 def _is_stub_class(answer: type) -> bool:
     kinds = (FunctionType, staticmethod, classmethod, property)
     methods = {name: part for name, part in vars(answer).items() if isinstance(part, kinds)}
     methods = {name: part for name, part in methods.items() if name not in _DERIVED} or methods
     return all(_is_stub(method) for method in methods.values())
 
-# %% ../nbs/00_check.ipynb #a9f9d68d
+# %% ../nbs/00_check.ipynb #3b2f2369
 _LIMIT = 32 * 2**20  # bytes that a result may have
 
 
 class _Opaque(str):
     """Something that is not a plain value, in words; it equals nothing."""
 
-
+# %% ../nbs/00_check.ipynb #a0476e5f
 def _plain(value: Any, depth: int = 0) -> Any:
     """The value as JSON: `None`, a string, or a dict with one key that says what it is."""
     if value is None or type(value) is str:
@@ -175,7 +178,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {"opaque": _in_words(value)}
     return {"numbers": [array.dtype.str, list(array.shape), base64.b64encode(array.tobytes()).decode()]}
 
-# %% ../nbs/00_check.ipynb #9edc4295
+# %% ../nbs/00_check.ipynb #a6abd271
 def _array(value: Any) -> np.ndarray | None:
     """The numbers of a number, an array or a tensor; None for anything else, subclasses included."""
     kind, torch = type(value), sys.modules.get("torch")
@@ -189,7 +192,7 @@ def _array(value: Any) -> np.ndarray | None:
         return np.asarray(value)
     return None
 
-
+# %% ../nbs/00_check.ipynb #5555bbbd
 def _in_words(value: Any) -> str:
     """What a value that is not plain is called in a verdict."""
     if value is ...:
@@ -220,12 +223,12 @@ def _value(plain: Any) -> Any:
         raise ValueError("not numbers")
     return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
 
-# %% ../nbs/00_check.ipynb #44400e9b
+# %% ../nbs/00_check.ipynb #ce33b36f
 def _number(value: Any, digits: int = 6) -> str:
     item = value.item()
     return f"{item:.{digits}g}" if isinstance(item, (float, complex)) and digits < 17 else repr(item)
 
-
+# %% ../nbs/00_check.ipynb #97434865
 def _show(value: Any, digits: int = 6) -> str:
     """A value in a line of text, shortened."""
     if isinstance(value, np.ndarray):
@@ -241,13 +244,13 @@ def _show(value: Any, digits: int = 6) -> str:
         text = str(value) if isinstance(value, _Opaque) or value is None else repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
-
+# %% ../nbs/00_check.ipynb #6ceb3ce7
 def _expected(expected: Any, got: Any) -> str:
     texts = [(_show(expected, digits), _show(got, digits)) for digits in (6, 9, 17)]
     left, right = next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
     return f"expected {left}, got {right}"
 
-# %% ../nbs/00_check.ipynb #39af8296
+# %% ../nbs/00_check.ipynb #fd5f5f77
 def _close(expected: np.ndarray, got: np.ndarray, rtol: float, atol: float) -> np.ndarray:
     """Where two arrays of one shape agree: exactly for whole numbers, NaN with NaN."""
     if expected.dtype.kind in "biu" and got.dtype.kind in "biu":
@@ -262,7 +265,7 @@ def _kind(array: np.ndarray, strict: bool) -> str:
     kinds = {"b": "True or False", "c": "complex numbers", "f": "real numbers" if strict else "numbers"}
     return kinds.get(array.dtype.kind, "whole numbers" if strict else "numbers")
 
-
+# %% ../nbs/00_check.ipynb #af407425
 def _numbers_differ(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str | None:
     """In what two arrays differ, or None."""
     kinds = _kind(expected, case["dtype"]), _kind(got, case["dtype"])
@@ -283,7 +286,7 @@ def _numbers_differ(expected: np.ndarray, got: np.ndarray, case: Mapping[str, An
     first = _expected(expected[*index, ...], got[*index, ...])
     return f"at [{place}] {first} ({len(wrong)} of {expected.size} differ){clue}"
 
-# %% ../nbs/00_check.ipynb #b4d3cc57
+# %% ../nbs/00_check.ipynb #53416244
 def _clue(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str:
     """A word on a mistake that can be seen in the numbers."""
     def agree(left: np.ndarray, right: np.ndarray) -> bool:
@@ -293,7 +296,9 @@ def _clue(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str
         return ""
     left, right = expected.astype(float), got.astype(float)
     if np.isnan(right).any() and not np.isnan(left).any():
-        return "" if right.ndim == 0 else ", NaN among them"
+        return ", NaN among them" if right.ndim else ""
+    if left.size < 2:
+        return ""
     if agree(left, -right):
         return ": the sign is the other way round"
     if left.ndim == 2 and left.shape == right.T.shape and agree(left, right.T):
@@ -302,9 +307,10 @@ def _clue(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str
     if np.count_nonzero(left) < 2 or right[largest] == 0:
         return ""
     ratio = right[largest] / left[largest]
-    return f": every number is {ratio:.4g} times the right one" if agree(left, right / ratio) else ""
+    same = abs(ratio - 1) > 0.01 and agree(left, right / ratio)
+    return f": every number is {ratio:.4g} times the right one" if same else ""
 
-# %% ../nbs/00_check.ipynb #d8e5b60b
+# %% ../nbs/00_check.ipynb #994655ef
 def _as_numbers(value: Any) -> np.ndarray | None:
     """Nested lists of numbers as one array, where they are."""
     if not isinstance(value, list):
@@ -315,7 +321,7 @@ def _as_numbers(value: Any) -> np.ndarray | None:
         return None
     return np.stack(arrays)
 
-
+# %% ../nbs/00_check.ipynb #0fce7789
 def _differ(expected: Any, got: Any, case: Mapping[str, Any], place: str = "") -> str | None:
     """In what two values differ, after the place where they do; None when they agree."""
     numbers = _as_numbers(expected), _as_numbers(got)
@@ -332,7 +338,7 @@ def _differ(expected: Any, got: Any, case: Mapping[str, Any], place: str = "") -
         problem = None
     return f"{place} {problem}".strip() if problem else None
 
-
+# %% ../nbs/00_check.ipynb #45c10e78
 def _items_differ(expected: Any, got: Any, case: Mapping[str, Any], place: str) -> str | None:
     if isinstance(expected, dict):
         if expected.keys() != got.keys():
@@ -345,7 +351,7 @@ def _items_differ(expected: Any, got: Any, case: Mapping[str, Any], place: str) 
     problems = (_differ(e, g, case, f"{place}[{key}]") for key, e, g in items)
     return next((problem for problem in problems if problem), None)
 
-# %% ../nbs/00_check.ipynb #9fde5018
+# %% ../nbs/00_check.ipynb #07af04f9
 def _run_case(case: Case, subject: Any, is_value: bool) -> Any:
     """What the subject did on a case, as JSON."""
     try:
@@ -362,7 +368,7 @@ def _run_case(case: Case, subject: Any, is_value: bool) -> Any:
     except BaseException as error:
         return {"error": _error(error, skip=getattr(case.call, "__code__", None))}
 
-
+# %% ../nbs/00_check.ipynb #8da00881
 def _argument(key: int | str) -> str:
     return f"argument `{key}`" if isinstance(key, str) else f"argument {key + 1}"
 
@@ -373,7 +379,7 @@ def _seed() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 
-# %% ../nbs/00_check.ipynb #25d9cb8b
+# %% ../nbs/00_check.ipynb #22baaeac
 def _leaves(given: dict[int | str, Any]) -> dict[int | str, Any]:
     """Let every float tensor among the arguments ask for its gradient."""
     import torch
@@ -383,22 +389,23 @@ def _leaves(given: dict[int | str, Any]) -> dict[int | str, Any]:
             given[key] = item.detach().clone().requires_grad_()
     return {key: item for key, item in given.items() if isinstance(item, torch.Tensor) and item.requires_grad}
 
-
+# %% ../nbs/00_check.ipynb #9226eae8
 def _gradients(result: Any, leaves: Mapping[int | str, Any]) -> dict[str, Any]:
     """Gradients of the result (a weighted sum of it, when it is not one number) for every leaf."""
     if not leaves:
         return {}
     import torch
 
+    result = list(result.values()) if isinstance(result, dict) else result
     parts = result if isinstance(result, (list, tuple)) else [result]
     parts = [part for part in parts if isinstance(part, torch.Tensor) and part.requires_grad]
     if not parts:
         return {_argument(key): None for key in leaves}
-    sums = [(part.reshape(-1) * torch.linspace(1, 2, part.numel(), dtype=part.dtype)).sum() for part in parts]
+    sums = [(part.reshape(-1).double() * torch.linspace(1, 2, part.numel()).double()).sum() for part in parts]
     found = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
     return {_argument(key): _plain(gradient) for key, gradient in zip(leaves, found, strict=True)}
 
-# %% ../nbs/00_check.ipynb #fbd3f902
+# %% ../nbs/00_check.ipynb #0d3c9058
 def _error(error: BaseException, skip: CodeType | None = None) -> dict[str, Any]:
     """An exception in words, with the deepest line of the learner's own code that it went through."""
     with contextlib.suppress(BaseException):
@@ -415,13 +422,13 @@ def _error(error: BaseException, skip: CodeType | None = None) -> dict[str, Any]
 def _package() -> Path:
     return Path(str(importlib.import_module("nnlearn").__file__)).parent
 
-
+# %% ../nbs/00_check.ipynb #13f6cfe4
 def _is_own(code: CodeType) -> bool:
     """Whether code belongs to the notebook, rather than to an installed package, Python or this one."""
     installed = (sys.prefix, sys.base_prefix, str(_package()), "<frozen")
     return not code.co_filename.startswith(installed)
 
-# %% ../nbs/00_check.ipynb #35e5874c
+# %% ../nbs/00_check.ipynb #3d560d05
 def _run(request: dict[str, Any], subject: str, send: Callable[[Any], None]) -> None:
     """In the child: unpack the cases and the answer (or the reference), say so, try every case."""
     if subject == "answer":
@@ -437,7 +444,7 @@ def _run(request: dict[str, Any], subject: str, send: Callable[[Any], None]) -> 
     for case in cases:
         send(_run_case(case, answer, request["is_value"]))
 
-
+# %% ../nbs/00_check.ipynb #51fd2b01
 def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
     """One message into a pipe, or a word that it is too long."""
     data = json.dumps(content).encode()
@@ -447,12 +454,12 @@ def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
     pipe.write(struct.pack(">Q", len(data)) + data)
     pipe.flush()
 
-# %% ../nbs/00_check.ipynb #0b6fa23c
+# %% ../nbs/00_check.ipynb #3110aa10
 _LOADING = 60.0  # seconds in which a child must be ready, apart from the time that its answer has
 _MEMORY = 4 * 2**30  # bytes that an answer may add
 _FORK = hasattr(os, "fork")
 
-
+# %% ../nbs/00_check.ipynb #38f2b211
 def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: float) -> tuple[list[Any], str, str]:
     """Run `work(send)` in a forked child: what it sent, how it ended, what it printed."""
     results, result_end = os.pipe()
@@ -477,7 +484,7 @@ def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: fl
     printed = inbox.printed.decode(errors="replace").rstrip()
     return inbox.messages, _ending(late, status, seconds), printed if len(printed) <= 2000 else printed[:2000] + " ..."
 
-# %% ../nbs/00_check.ipynb #d4473a11
+# %% ../nbs/00_check.ipynb #0657c36c
 def _enter_child(result_end: int, print_end: int, seconds: float) -> None:
     """Leave the worker behind: a process group of its own, no pipe but two, bounds on time and memory."""
     import resource
@@ -495,7 +502,7 @@ def _enter_child(result_end: int, print_end: int, seconds: float) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY,) * 2)
 
-
+# %% ../nbs/00_check.ipynb #8fe8e16e
 def _kill(pid: int) -> int:
     """End a child with every process that it started; how it had ended, as `os.waitpid` says."""
     for kill in (os.killpg, os.kill):
@@ -503,7 +510,7 @@ def _kill(pid: int) -> int:
             kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
-# %% ../nbs/00_check.ipynb #ff883e48
+# %% ../nbs/00_check.ipynb #90ea443a
 class _Inbox:
     """What a child has sent so far: messages, and the first of what it printed."""
 
@@ -521,7 +528,7 @@ class _Inbox:
             self.messages.append(json.loads(bytes(self.data[8 : 8 + length])))
             del self.data[: 8 + length]
 
-
+# %% ../nbs/00_check.ipynb #21125387
 def _listen(results: int, prints: int, count: int, seconds: float) -> tuple[_Inbox, bool]:
     """Read until the child closes its pipe (False) or is late (True); the time counts from its first message."""
     inbox, pipes, started = _Inbox(), [results, prints], False
@@ -554,7 +561,7 @@ def _ending(late: bool, status: int, seconds: float) -> str:
         return f"crashed the Python process ({signal.strsignal(os.WTERMSIG(status))})"
     return "ended the Python process: is there an `exit` in it?"
 
-# %% ../nbs/00_check.ipynb #4d97d28a
+# %% ../nbs/00_check.ipynb #955a9615
 _PYTHON = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from nnlearn import check; check.{}()"
 
 
@@ -562,7 +569,7 @@ def _command(function: str) -> list[str]:
     """A command that runs a function of this module in a new Python process."""
     return [sys.executable, "-c", _PYTHON.format(function), json.dumps([*sys.path, str(_package().parent)])]
 
-
+# %% ../nbs/00_check.ipynb #d5f28329
 def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float) -> tuple[list[Any], str, str]:
     """`_fork` by means of a new process."""
     pipe = subprocess.PIPE
@@ -579,7 +586,7 @@ def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float)
         _finish(child, 1.0 if len(sent) == count else 0.0)
     return sent, "ended the Python process: is there an `exit` in it?", ""
 
-# %% ../nbs/00_check.ipynb #70dd198b
+# %% ../nbs/00_check.ipynb #c096d555
 def _pump(child: "subprocess.Popen[bytes]", request: Any, messages: "queue.Queue[Any]") -> None:
     """In a thread: give a spawned child its request and pass on what it sends, None at the end."""
     assert child.stdin and child.stdout
@@ -595,7 +602,7 @@ def _read(pipe: IO[bytes]) -> Any:
     head = pipe.read(8)
     return json.loads(pipe.read(struct.unpack(">Q", head)[0])) if len(head) == 8 else None
 
-
+# %% ../nbs/00_check.ipynb #26c2771e
 def _own_pipes() -> tuple[IO[bytes], IO[bytes]]:
     """Keep stdin and stdout for messages; whatever prints in this process prints into nothing."""
     pipes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -613,14 +620,14 @@ def _finish(process: "subprocess.Popen[bytes]", seconds: float) -> None:
         process.kill()
         process.wait()
 
-
+# %% ../nbs/00_check.ipynb #8acc9448
 def _spawned() -> None:
     """What a spawned child runs."""
     requests, answers = _own_pipes()
     request = _read(requests)
     _run(request, request["subject"], lambda content: _write(answers, content, _LIMIT))
 
-# %% ../nbs/00_check.ipynb #6cca8b9a
+# %% ../nbs/00_check.ipynb #be3f7c5b
 def _serve() -> None:
     """What the worker runs: judge requests until the pipe closes."""
     importlib.import_module("torch")
@@ -634,10 +641,12 @@ def _serve() -> None:
             verdict = _whole(f"what it sent back cannot be read ({type(error).__name__})")
         _write(verdicts, verdict)
 
-
+# %% ../nbs/00_check.ipynb #67ab59c1
 def _judge(request: dict[str, Any]) -> dict[str, Any]:
     """The verdict on a request: a message about the whole, or a problem (or None) for each case."""
     got, ending, printed = _results(request, "answer")  # first: what it should have been is not known yet
+    if ending.startswith("it cannot"):
+        return _whole(ending)
     expected, broken, _ = _results(request, "reference")
     if fault := _fault(request["cases"], expected, broken):
         return _whole(f"the exercise itself is at fault, its reference gives no answer ({fault})")
@@ -650,7 +659,7 @@ def _judge(request: dict[str, Any]) -> dict[str, Any]:
 def _whole(message: str) -> dict[str, Any]:
     return {"message": message, "cases": [], "printed": ""}
 
-
+# %% ../nbs/00_check.ipynb #d89d2fab
 def _fault(cases: Sequence[Mapping[str, Any]], expected: Sequence[Any], ending: str) -> str | None:
     """Why a reference is of no use, or None."""
     for case, result in zip(cases, expected, strict=False):
@@ -659,7 +668,7 @@ def _fault(cases: Sequence[Mapping[str, Any]], expected: Sequence[Any], ending: 
             return f"{error['name']}: {error['text']}"
     return ending if len(expected) < len(cases) else None
 
-# %% ../nbs/00_check.ipynb #2cf59e53
+# %% ../nbs/00_check.ipynb #5043a095
 def _results(request: dict[str, Any], subject: str) -> tuple[list[Any], str, str]:
     """Run the reference or the answer in a child: a result for each case it came to, how it ended, what it printed."""
     count, seconds = len(request["cases"]) + 1, request["timeout"]
@@ -668,10 +677,10 @@ def _results(request: dict[str, Any], subject: str) -> tuple[list[Any], str, str
     else:
         sent, ending, printed = _spawn(request, subject, count, seconds)
     if sent and "unreadable" in sent[0]:
-        return [], f"cannot be rebuilt in the checker's process ({sent[0]['unreadable']['text']})", printed
+        return [], f"it cannot be rebuilt in the checker's process ({sent[0]['unreadable']['text']})", printed
     return sent[1:count], ending, printed
 
-
+# %% ../nbs/00_check.ipynb #03eea7ba
 def _problem(case: Mapping[str, Any], expected: Any, got: Any) -> dict[str, Any] | None:
     """What is wrong with a result, or None."""
     error, raises = got.get("error"), case["raises"]
@@ -704,13 +713,14 @@ def _side_effects(case: Mapping[str, Any], expected: Any, got: Any) -> str | Non
             return f"gradient of {name}: {wrong}"
     return None
 
-# %% ../nbs/00_check.ipynb #659623fa
+# %% ../nbs/00_check.ipynb #0732df1a
 class _Worker:
     """The worker process, started when it is first needed."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.owner, self.lock = 0, threading.Lock()
+        atexit.register(self.stop)
 
     def start(self) -> "subprocess.Popen[bytes]":
         if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
@@ -726,31 +736,39 @@ class _Worker:
             _finish(self.process, seconds)
         self.process = None
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The worker's verdict on a request."""
-        with self.lock:
-            process = self.start()
-            assert process.stdin and process.stdout
-            alarm = threading.Timer(4 * _LOADING + 2 * request["timeout"], process.kill)
-            alarm.start()
-            try:
-                _write(process.stdin, request)
-                verdict = _read(process.stdout)
-            except BaseException:
-                self.stop(0.0)
-                raise
-            finally:
-                alarm.cancel()
-            if verdict is None:
-                self.stop()
-                raise EOFError
-            return dict(verdict)
-
 
 _WORKER = _Worker()
-atexit.register(_WORKER.stop)
 
-# %% ../nbs/00_check.ipynb #9ad6cf05
+# %% ../nbs/00_check.ipynb #2dbdf675
+def _exchange(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a request to the worker and wait for its verdict; `EOFError` when it died over it."""
+    process = _WORKER.start()
+    assert process.stdin and process.stdout
+    alarm = threading.Timer(4 * _LOADING + 2 * request["timeout"], process.kill)
+    alarm.start()
+    try:
+        _write(process.stdin, request)
+        verdict = _read(process.stdout)
+    except BaseException:
+        _WORKER.stop(0.0)
+        raise
+    finally:
+        alarm.cancel()
+    if verdict is None:
+        _WORKER.stop()
+        raise EOFError
+    return dict(verdict)
+
+
+def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The worker's verdict, asked for a second time when the worker had died."""
+    with _WORKER.lock:
+        for _ in range(2):
+            with contextlib.suppress(EOFError, OSError):
+                return _exchange(request)
+    return _whole("it ended the checker's own process, twice")
+
+# %% ../nbs/00_check.ipynb #9f2399be
 def _request(made: _Exercise, answer: Any) -> dict[str, Any]:
     """What the worker needs to judge an answer."""
     cases, reference = made.pack()
@@ -768,7 +786,7 @@ def _terms(case: Case) -> dict[str, Any]:
     raises = f"{case.raises.__module__}.{case.raises.__qualname__}" if case.raises else None
     return {"rtol": case.rtol, "atol": case.atol, "dtype": case.dtype, "raises": raises}
 
-
+# %% ../nbs/00_check.ipynb #ea41c595
 def _unpicklable(answer: Any, error: BaseException) -> str:
     """Why an answer cannot be sent, with the name in it that is at fault."""
     names = getattr(getattr(answer, "__code__", None), "co_names", ())
@@ -779,7 +797,7 @@ def _unpicklable(answer: Any, error: BaseException) -> str:
             return f"cannot be sent to the checker's process, because of `{name}` in it ({error})"
     return f"cannot be sent to the checker's process ({error})"
 
-# %% ../nbs/00_check.ipynb #a2db3126
+# %% ../nbs/00_check.ipynb #476125e9
 class CaseVerdict(NamedTuple):
     """What came of one case."""
 
@@ -791,7 +809,7 @@ class CaseVerdict(NamedTuple):
         call = f", {self.call}" if self.call else ""
         return f"✓ {self.name}" if self.problem is None else f"✗ {self.name}{call}: {self.problem}"
 
-
+# %% ../nbs/00_check.ipynb #3d436b34
 @dataclass(frozen=True)
 class Verdict:
     """What `check` found."""
@@ -815,14 +833,14 @@ class Verdict:
     def _ipython_display_(self) -> None:
         """Nothing: `check` has printed it."""
 
-# %% ../nbs/00_check.ipynb #b04893d5
+# %% ../nbs/00_check.ipynb #49fb9665
 def _exercises() -> dict[str, _Exercise]:
     """All exercises by name; those of the running notebook win over the library's."""
     with contextlib.suppress(ImportError):
         importlib.import_module("nnlearn.exercises")
     return {**sys.modules["nnlearn.check"]._LIBRARY, **_SESSION} if "nnlearn.check" in sys.modules else _SESSION
 
-
+# %% ../nbs/00_check.ipynb #c3ffde34
 def _find(name: Any) -> _Exercise | Verdict:
     """The exercise of a name, or what to say when there is none."""
     if found := _SESSION.get(str(name)) or _exercises().get(str(name)):
@@ -833,7 +851,7 @@ def _find(name: Any) -> _Exercise | Verdict:
     hint_at = f" Did you mean {near!r}?" if near else " `progress()` lists all."
     return Verdict(str(name)[:80], "unknown", message=f"There is no exercise {str(name)[:80]!r}.{hint_at}")
 
-# %% ../nbs/00_check.ipynb #a1f819a1
+# %% ../nbs/00_check.ipynb #098c7822
 def check(
     exercise: str,  # the name of the exercise: "schedules.triangle"
     answer: Any = ...,  # the function, class or value that answers it
@@ -843,14 +861,22 @@ def check(
     """Try an answer on every case of its exercise, in a process of its own; a wrong answer never raises."""
     try:
         verdict = _verdict(exercise, answer)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         reason = f"{type(error).__name__}: {error}"
         message = f"This could not be checked ({reason}). If a built-in name was replaced, restart the kernel."
         verdict = Verdict(str(exercise), "failed", message=message)
-    sys.stdout.write(f"{verdict}\n")
+    _say(str(verdict))
     if verdict.passed and not solution:
         _record(exercise)
     return verdict
+
+# %% ../nbs/00_check.ipynb #10348fde
+def _say(text: str) -> None:
+    """`print`, with escapes where the screen lacks a character."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def _verdict(name: str, answer: Any) -> Verdict:
@@ -870,21 +896,12 @@ def _verdict(name: str, answer: Any) -> Verdict:
         return Verdict(name, "failed", message=f"The answer {_unpicklable(answer, error)}.")
     return _report(made, answer, _ask(request))
 
-# %% ../nbs/00_check.ipynb #16b78e0e
-def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
-    for _ in range(2):
-        try:
-            return _WORKER.ask(request)
-        except (EOFError, OSError):
-            continue
-    return _whole("it ended the checker's own process, twice")
-
-
+# %% ../nbs/00_check.ipynb #0230ce05
 def _called(answer: Any, otherwise: str = "the `...`") -> str:
     name = getattr(answer, "__name__", "<lambda>")
     return otherwise if not isinstance(name, str) or name == "<lambda>" else f"`{name}`"
 
-
+# %% ../nbs/00_check.ipynb #391a33df
 def _report(made: _Exercise, answer: Any, judged: Mapping[str, Any]) -> Verdict:
     """The verdict in words."""
     if judged["message"]:
@@ -893,12 +910,13 @@ def _report(made: _Exercise, answer: Any, judged: Mapping[str, Any]) -> Verdict:
     cases = tuple(_judged(case, made, answer, one) for case, one in zip(made.cases, judgements, strict=False))
     right, count = sum(case.problem is None for case in cases), len(cases)
     if right == count:
-        return Verdict(made.name, "passed", cases, f"{made.name}: all {count} right.", judged["printed"])
+        message = f"{made.name}: all {count} right." if count > 1 else f"{made.name}: right."
+        return Verdict(made.name, "passed", cases, message, judged["printed"])
     more = f' Stuck? hint("{made.name}")' if made.hints else ""
     message = f"{made.name}: {right} of {count} right.{more}"
     return Verdict(made.name, "failed", cases, message, judged["printed"])
 
-# %% ../nbs/00_check.ipynb #41e5ebde
+# %% ../nbs/00_check.ipynb #2e9facf3
 def _judged(case: Case, made: _Exercise, answer: Any, problem: Mapping[str, Any] | None) -> CaseVerdict:
     """A case in words: the difference, the line of the learner's code, and why."""
     if problem is None:
@@ -910,9 +928,10 @@ def _judged(case: Case, made: _Exercise, answer: Any, problem: Mapping[str, Any]
         file, number, function = problem["where"]
         source = linecache.getline(file, number).strip()
         text += f" (line {number}: `{source}`)" if source else f" (line {number}, in {function})"
-    return CaseVerdict(case.name, f"{text} — {case.why}" if case.why else text, _call(case, made, answer))
+    why = f" — {case.why}" if case.why and not text.endswith("?") else ""
+    return CaseVerdict(case.name, text + why, _call(case, made, answer))
 
-
+# %% ../nbs/00_check.ipynb #0febe4b7
 def _call(case: Case, made: _Exercise, answer: Any) -> str:
     """The call, when it fits into a few words: "triangle(5, period=4)"."""
     if case.call or callable(case.args) or not callable(made.reference):
@@ -922,26 +941,26 @@ def _call(case: Case, made: _Exercise, answer: Any) -> str:
     text = f"{_called(answer, 'f').strip('`')}({', '.join(given)})"
     return "" if len(text) > 60 or "shape" in text else text
 
-# %% ../nbs/00_check.ipynb #c1e32318
+# %% ../nbs/00_check.ipynb #32c2bcf3
 _HINTS: dict[str, int] = {}
 
-
+# %% ../nbs/00_check.ipynb #c84ca7b9
 def hint(
     exercise: str,  # the name of the exercise
 ) -> None:
     """Print the next hint of an exercise: each call says more than the one before."""
     made = _find(exercise)
     if isinstance(made, Verdict):
-        print(made)
+        _say(str(made))
         return
     given = _HINTS.get(exercise, 0)
     if given < len(made.hints):
         _HINTS[exercise] = given + 1
-        print(f"Hint {given + 1} of {len(made.hints)}: {made.hints[given]}")
+        _say(f"Hint {given + 1} of {len(made.hints)}: {made.hints[given]}")
     else:
-        print(f"{exercise} has no {'more ' if made.hints else ''}hints: the solution is folded below the exercise.")
+        _say(f"{exercise} has no {'more ' if made.hints else ''}hints: the solution is folded below the exercise.")
 
-# %% ../nbs/00_check.ipynb #1226de22
+# %% ../nbs/00_check.ipynb #70468b97
 def _home() -> Path:
     """The folder for the user's own data: `NNLEARN_HOME`, or where the platform keeps such things."""
     if own := os.environ.get("NNLEARN_HOME"):
@@ -952,7 +971,7 @@ def _home() -> Path:
     }.get(sys.platform) or os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "nnlearn"
 
-
+# %% ../nbs/00_check.ipynb #38e48944
 def _solved() -> set[str]:
     """Names of the exercises solved on this machine; a damaged file counts as an empty one."""
     try:
@@ -961,7 +980,7 @@ def _solved() -> set[str]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return set()
 
-# %% ../nbs/00_check.ipynb #dfca8820
+# %% ../nbs/00_check.ipynb #99eb797a
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that other notebooks respect, where the platform has one."""
@@ -972,7 +991,7 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
-
+# %% ../nbs/00_check.ipynb #2a635d9b
 def _record(name: str) -> None:
     """Note that an exercise is solved; a disk that cannot be written is no reason to fail."""
     with contextlib.suppress(OSError):
@@ -985,7 +1004,7 @@ def _record(name: str) -> None:
                 file.write(content)
             os.replace(new, home / "progress.json")
 
-# %% ../nbs/00_check.ipynb #6760600a
+# %% ../nbs/00_check.ipynb #69a6e152
 def progress(
     lesson: str | None = None,  # one lesson; all by default
 ) -> None:
@@ -997,6 +1016,6 @@ def progress(
     width = max((len(key) for key in shown), default=0)
     for key, names in shown.items():
         marks = ", ".join(f"{'✓' if name in solved else '·'} {name.split('.')[1]}" for name in names)
-        print(f"{key:{width}}  {sum(name in solved for name in names)} of {len(names)}:  {marks}")
+        _say(f"{key:{width}}  {sum(name in solved for name in names)} of {len(names)}:  {marks}")
     if not shown:
-        print("No exercises here yet." if lesson is None else f"No exercises in a lesson {lesson!r}.")
+        _say("No exercises here yet." if lesson is None else f"No exercises in a lesson {lesson!r}.")

@@ -184,7 +184,7 @@ def count_parameters(
     """The number of parameters of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
-# %% ../nbs/00_core.ipynb #0810604c
+# %% ../nbs/00_core.ipynb #e327f8c8
 COLORS = {"blue": "#0067a5", "orange": "#d55e00", "green": "#00845d", "purple": "#a3488c", "sky": "#3a9bd4",
           "yellow": "#b88600", "red": "#b3202c", "grey": "#6b7280", "ink": "#1f2933"}
 
@@ -198,7 +198,7 @@ def style() -> None:
     mpl.rcParams.update({
         "figure.figsize": (7.2, 3.4), "figure.dpi": 100, "figure.facecolor": "white", "figure.constrained_layout.use": True,
         "savefig.facecolor": "white", "svg.hashsalt": "nnlearn", "font.size": 10.5, "axes.titlesize": 11.5,
-        "axes.titleweight": "semibold", "axes.titlelocation": "left", "axes.labelcolor": ink, "axes.edgecolor": "#9aa5b1",
+        "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelcolor": ink, "axes.edgecolor": "#9aa5b1",
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": grid, "grid.linewidth": 0.8,
         "axes.axisbelow": True, "axes.prop_cycle": cycler(color=list(COLORS.values())[:8]), "text.color": ink,
         "xtick.color": ink, "ytick.color": ink, "lines.linewidth": 2.0, "legend.frameon": False, "image.cmap": "cividis",

@@ -1,5 +1,6 @@
 """`check` says the right thing, never raises, never accepts a wrong answer, and is not moved by cheats."""
 import functools
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import nnlearn.check as module
 from nnlearn.check import Case, Verdict, check, exercise, hint, progress
@@ -109,7 +112,7 @@ def test_the_line_is_the_learners_own_not_the_librarys():
         (lambda x: "4", "expected 4, got '4'"),
         (lambda x: True, "expected numbers (4), got True or False (True)"),
         (lambda x: [4], "expected shape (), got shape (1,)"),
-        (lambda x: -4, "the sign is the other way round"),
+        (lambda x: -4, "expected 4, got -4"),
         (lambda x: float("nan"), "expected 4, got nan"),
         (lambda x: 4 + 0j, "complex"),
         (lambda x: {4}, "an object of class set"),
@@ -123,12 +126,57 @@ def test_the_line_is_the_learners_own_not_the_librarys():
         (lambda x: (_ for _ in ()).throw(ValueError(f"at {object()}")), "at 0x..."),
         (lambda x: functools.reduce(lambda a, _: [a], range(50), 4), "["),
         (lambda x: input(), "EOFError"),
+        (lambda x: "\ud800", r"'\ud800'"),
+        (lambda x: (_ for _ in ()).throw(ValueError("\ud800")), r"ValueError: "),
     ],
 )
 def test_wrong_answers(answer, words):
     register(square, Case("it", args=(2,)))
     verdict = check("test.it", answer)
     assert not verdict.passed and words.replace("at 0x...", "") in str(verdict)
+
+
+def test_a_screen_without_the_marks_shows_escapes(monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    register(square)
+    assert check("test.it", square).passed
+    screen.seek(0)
+    assert screen.read().startswith(r"\u2713 two")
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+    max_leaves=12,
+)
+TERMS = {"rtol": 0.0, "atol": 0.0, "dtype": True}
+
+
+def arrived(value):
+    return module._value(json.loads(json.dumps(module._plain(value))))
+
+
+@given(PLAIN)
+def test_every_plain_value_arrives_and_equals_itself(value):
+    assert module._differ(arrived(value), arrived(value), TERMS) is None
+
+
+@given(PLAIN, PLAIN)
+def test_what_is_accepted_is_equal(expected, got):
+    if module._differ(arrived(expected), arrived(got), TERMS) is None and "nan" not in repr((expected, got)):
+        assert expected == got
+
+
+@given(st.floats(allow_nan=False, width=32) | st.integers(-(2**62), 2**62), st.integers(0, 2))
+def test_a_changed_number_is_found_and_both_are_shown(number, depth):
+    other = float(np.nextafter(number, np.inf)) if isinstance(number, float) else number + 1
+    assume(other != number)
+    for _ in range(depth):
+        number, other = [0, number], [0, other]
+    problem = module._differ(arrived(number), arrived(other), TERMS)
+    left, right = problem.removeprefix("expected ").split(", got ")
+    assert left != right
 
 
 def test_big_whole_numbers_are_exact():
@@ -151,6 +199,7 @@ def test_arrays_show_the_first_place_that_differs():
     assert "expected shape (10, 10), got shape (100,): the numbers are right" in one(
         lambda _: right, lambda _: right.ravel(), args=(0,))
     assert "every number is 2 times" in one(lambda _: right, lambda _: right * 2, args=(0,))
+    assert "the sign is the other way round" in one(lambda _: right, lambda _: -right, args=(0,))
     assert "NaN among them" in one(lambda _: right[:1, :2], lambda _: right[:1, :2] * float("nan"), args=(0,))
 
 
@@ -271,6 +320,13 @@ def test_gradients():
     two = dict(args=(torch.ones(2), torch.ones(2)), gradients=True)
     assert one(lambda a, b: (a * b, a), lambda a, b: (a * b, a), **two) is None
     assert "argument 2" in one(lambda a, b: (a * b, a), lambda a, b: (a * b.detach(), a), **two)
+    mixed = dict(args=(torch.ones(2), torch.ones(2, dtype=torch.float64)), gradients=True)
+    assert one(lambda a, b: {"a": a * 2, "b": b * 3}, lambda a, b: {"a": a * 2, "b": b * 3}, **mixed) is None
+    cancels = one(lambda a: a * 2, lambda a: torch.stack([a[0].detach() * 2, a[1] * 2]), args=(torch.ones(2),), gradients=True)
+    assert "gradient of argument 1: expected [2, 4], got [0, 4]" in cancels
+    swapped = one(lambda a: a * 2, lambda a: (a.detach() - a.flip(0).detach() + a.flip(0)) * 2,
+                  args=(torch.ones(2),), gradients=True)
+    assert "expected [2, 4], got [4, 2]" in swapped
     assert one(lambda a: a.detach(), lambda a: a.detach(), args=(torch.ones(2),), gradients=True) is None
 
 
@@ -326,7 +382,12 @@ def test_answers_that_cannot_be_sent():
         def __call__(self, x): return x
         def __reduce__(self): return (int, ("no number",))
 
-    assert "cannot be rebuilt" in str(check("test.it", Hollow()))
+    assert "Not accepted: it cannot be rebuilt" in str(check("test.it", Hollow()))
+
+    class Leaves(Hollow):
+        def __reduce__(self): sys.exit()
+
+    assert "could not be checked" in str(check("test.it", Leaves()))
 
 
 STUBS = """
@@ -737,7 +798,10 @@ def test_progress_counts_what_the_learner_solved(capsys, monkeypatch):
     assert "No exercises here yet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"solved": 3}', '{"solved": [1, "kept.it"]}', "\0" * 100, "[" * 10**5])
+DAMAGES = ["", "{", "[]", '{"solved": 3}', '{"solved": [1, "kept.it"]}', "\0" * 100, "[" * 10**5]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_progress_file_is_survived(damage):
     home = module._home()
     home.mkdir(parents=True)

@@ -30,7 +30,6 @@ For the full site, on a machine with a normal network:  pip install quarto-cli  
 def process(folder: Path) -> Path:
     """Write everything a site is rendered from into `folder`: processed notebooks, settings, assets, reference."""
     from nbdev import serve_drv
-    from nbdev.processors import FilterDefaults
 
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "notebooks").mkdir(parents=True)
@@ -38,7 +37,7 @@ def process(folder: Path) -> Path:
     sys.path.insert(0, str(ROOT))
     for source in sorted(ROOT.glob("nbs/*.ipynb")):
         # the step of nbdev's own `proc_nbs`, which can only write into the checkout
-        serve_drv.main((source, folder / source.name, FilterDefaults))
+        serve_drv.main((source, folder / source.name, filters()))
         notebook = finish(json.loads((folder / source.name).read_text()), source.name)
         (folder / source.name).write_text(json.dumps(notebook, ensure_ascii=False))
         shutil.copy(source, folder / "notebooks" / source.name)
@@ -49,6 +48,37 @@ def process(folder: Path) -> Path:
     settings["website"]["sidebar"]["contents"] = present(settings["website"]["sidebar"]["contents"], existing)
     (folder / "_quarto.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return folder
+
+
+def filters() -> type:
+    """nbdev's filters, with signatures taken from the exported library instead of from running the notebook again."""
+    from nbdev import processors
+
+    class Documented(processors.exec_show_docs):
+        def begin(self):
+            super().begin()
+            module = processors._default_exp(self.nb)
+            self.k.run_cell(f"from nnlearn.{module} import *" if module else "")
+
+        def __call__(self, cell):
+            if not processors._is_showdoc(cell):
+                return
+            name = re.search(r"show_doc\((\w+)", cell.source)[1]
+            if name not in self.k.user_ns:  # exported to another module, as exercises are
+                del cell["source"]
+                return
+            self.k.cell(cell)
+            if self.k.exc:
+                raise RuntimeError(f"show_doc({name}) failed") from self.k.exc
+
+        def end(self):
+            """No widget state: the pages have none."""
+
+    class Filters(processors.FilterDefaults):
+        def base_procs(self):
+            return [Documented if p is processors.exec_show_docs else p for p in super().base_procs()]
+
+    return Filters
 
 
 def present(contents: list[dict[str, Any]], existing: set[str]) -> list[dict[str, Any]]:

@@ -1,0 +1,169 @@
+"""Every exercise of every lesson: its place in the notebook, its solution, and the wrong answers it must refuse."""
+import ast
+import importlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from wrong_answers import answers_to
+
+from nnlearn import check as module
+from nnlearn.check import check
+
+importlib.import_module("nnlearn.exercises")
+EXERCISES = dict(module._LIBRARY)
+NOTEBOOKS = Path(__file__).parent.parent / "nbs"
+each_exercise = pytest.mark.parametrize("name", EXERCISES)
+
+
+# Reading the notebooks
+
+
+@cache
+def lesson_cells(lesson):
+    """The cells of the notebook that makes the module of this name."""
+    for path in NOTEBOOKS.rglob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if any(re.search(rf"^#\| default_exp {re.escape(lesson)}$", source(cell), re.M) for cell in cells):
+            return cells
+    raise LookupError(f"no notebook makes a module {lesson}")
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def printed(cell):
+    return "".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
+
+
+def place(name, pattern):
+    """The index of the only code cell in which the pattern is found."""
+    cells = enumerate(lesson_cells(name.split(".")[0]))
+    found = [i for i, cell in cells if cell["cell_type"] == "code" and re.search(pattern, source(cell))]
+    assert len(found) == 1, f"{name}: {len(found)} cells with {pattern}"
+    return found[0]
+
+
+def places(name):
+    """Where the checker, the stub and the solution of an exercise are."""
+    quoted = rf"[\"']{re.escape(name)}[\"']"
+    checker = place(name, rf"\bexercise\(\s*{quoted}")
+    solution = place(name, rf"\bcheck\(\s*{quoted}[^\n]*solution=True")
+    stub = place(name, rf"\bcheck\(\s*{quoted}(?![^\n]*solution=True)")
+    return checker, stub, solution
+
+
+def definitions(cells):
+    """What a solution may use: the imports, functions, classes and plain constants of the cells before it."""
+    scope = {"__name__": "__main__"}
+    for cell in cells:
+        if cell["cell_type"] != "code" or re.search(r"\bcheck\(|^%", source(cell), re.M):
+            continue
+        for statement in ast.parse(source(cell)).body:
+            plain = isinstance(statement, ast.Assign) and is_literal(statement.value)
+            if plain or isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
+                try:
+                    exec(compile(ast.Module([statement], []), "notebook", "exec"), scope)
+                except NameError:
+                    continue  # it needs what only a run of the lesson makes
+    return scope
+
+
+def is_literal(node):
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def run_cell(name, index):
+    """Run a cell that calls `check`, among the definitions before it: what it gave to `check`."""
+    cells, calls = lesson_cells(name.split(".")[0]), []
+    scope = definitions(cells[:index])
+    scope["check"] = lambda *args, **kwargs: calls.append((args, kwargs))
+    scope["hint"] = lambda *args: None
+    exec(compile(source(cells[index]), f"{name} in its notebook", "exec"), scope)
+    assert len(calls) == 1 and calls[0][0][0] == name
+    return calls[0]
+
+
+# Tests
+
+
+def test_there_are_exercises():
+    assert EXERCISES, "no lesson exports an exercise"
+
+
+def test_every_check_in_a_lesson_has_its_checker_in_the_library():
+    asked = set()
+    for path in NOTEBOOKS.rglob("[0-9]*.ipynb"):
+        if path.name.startswith("00_"):
+            continue
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                asked |= set(re.findall(r"\bcheck\(\s*[\"']([\w.]+)[\"']", source(cell)))
+    assert asked == set(EXERCISES)
+
+
+@each_exercise
+def test_the_exercise_stands_in_its_lesson(name):
+    cells = lesson_cells(name.split(".")[0])
+    checker, stub, solution = places(name)
+    assert checker < stub < solution
+    assert re.search(r"^#\| export exercises$", source(cells[checker]), re.M)
+    assert "Not yet" in printed(cells[stub])
+    hints = [cell for cell in cells[stub:solution] if cell["cell_type"] == "markdown"]
+    assert any("<summary>Hint</summary>" in source(cell) for cell in hints)
+    assert EXERCISES[name].hints
+
+
+@each_exercise
+def test_checker_and_solution_are_folded(name):
+    cells = lesson_cells(name.split(".")[0])
+    checker, _, solution = (cells[i] for i in places(name))
+    assert "solution" in solution["metadata"]["tags"]
+    for cell in (checker, solution):
+        assert cell["metadata"]["jupyter"]["source_hidden"]
+        assert "#| code-fold: true" in source(cell) and "#| code-summary:" in source(cell)
+
+
+@each_exercise
+def test_the_stub_is_not_an_answer_yet(name):
+    (_, answer, *_), options = run_cell(name, places(name)[1])
+    assert not options and check(name, answer).status == "not yet"
+
+
+@each_exercise
+def test_the_solution_passes(name):
+    solution = places(name)[2]
+    (_, answer), options = run_cell(name, solution)
+    verdict = check(name, answer, **options)
+    assert verdict.passed, str(verdict)
+    assert str(verdict) in printed(lesson_cells(name.split(".")[0])[solution])
+
+
+@each_exercise
+def test_wrong_answers_fail_where_they_should(name):
+    cases = {case.name for case in EXERCISES[name].cases}
+    answers = answers_to(name)
+    assert len(answers) >= 3, f"{name} has {len(answers)} wrong answers in tests/wrong_answers"
+    failed = []
+    for wrong in answers:
+        verdict = check(name, wrong.answer)
+        problems = {case.name: case.problem for case in verdict.cases if case.problem}
+        assert wrong.case in cases and verdict.status == "failed", f"{wrong}: {verdict}"
+        assert wrong.word in problems.get(wrong.case, ""), f"{wrong}: {verdict}"
+        failed.append(list(problems))
+    assert any(len(names) == 1 for names in failed), f"{name}: no wrong answer passes every case but one"
+
+
+def test_no_wrong_answer_is_without_an_exercise():
+    from wrong_answers import ANSWERS
+
+    for name in EXERCISES:
+        answers_to(name)
+    assert set(ANSWERS) <= set(EXERCISES)

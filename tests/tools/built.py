@@ -1,0 +1,138 @@
+"""The site, built once per test run, and the explorers of a notebook made again."""
+import ast
+import functools
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINES = ["pandoc", "quarto"] if shutil.which("quarto") else ["pandoc"]
+
+
+@functools.cache
+def site_tool() -> ModuleType:
+    """`tests/tools/site.py` as a module; its name belongs to a module of Python's own."""
+    found = importlib.util.spec_from_file_location("nnlearn_site_tool", Path(__file__).with_name("site.py"))
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def site(engine: str) -> tuple[Path, Path]:
+    """The processed notebooks and the rendered pages."""
+    folder, said = _built(engine)
+    assert said is None, said
+    return folder / "proc", folder / "site"
+
+
+@functools.cache
+def _built(engine: str) -> tuple[Path, str | None]:
+    """The folder of a build, and what went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="nnlearn-site-"))
+    command = [sys.executable, str(ROOT / "tests/tools/site.py"), "--out", str(folder / "site"), "--proc",
+               str(folder / "proc")] + (["--pandoc"] if engine == "pandoc" else [])
+    done = subprocess.run(command, capture_output=True, text=True)
+    return folder, done.stdout + done.stderr if done.returncode else None
+
+
+def page_names() -> dict[str, str]:
+    """The page of every notebook, without building the site: {'00_core.ipynb': 'core.html'}."""
+    return {path.name: path.stem.lstrip("0123456789_") + ".html" for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
+
+
+def cells(notebook: str) -> list[dict[str, Any]]:
+    """The cells of a notebook of the course."""
+    return json.loads((ROOT / "nbs" / notebook).read_text())["cells"]
+
+
+def stored_explorers(notebook: str) -> dict[int, str]:
+    """The stored HTML of every explorer of a notebook, by the number of its cell."""
+    found = {}
+    for number, cell in enumerate(cells(notebook)):
+        for output in cell.get("outputs", []):
+            html = "".join(output.get("data", {}).get("text/html", ""))
+            if 'class="nn-explore"' in html:
+                found[number] = html
+    return found
+
+
+@functools.cache
+def explorers(notebook: str) -> dict[int, Any]:
+    """The explorers of a notebook made again, by the number of their cell; only the cells they need are run."""
+    wanted = sorted(stored_explorers(notebook))
+    sources = ["".join(c["source"]) if c["cell_type"] == "code" else "" for c in cells(notebook)]
+    try:
+        return run(sources, wanted, needed(sources, wanted))
+    except NameError:
+        return run(sources, wanted, set(range(len(sources))))
+
+
+def run(sources: list[str], wanted: list[int], chosen: set[int]) -> dict[int, Any]:
+    """Run the chosen cells; the values of the wanted ones."""
+    import linecache
+
+    names: dict[str, Any] = {"__name__": "__main__"}
+    values = {}
+    for number, source in enumerate(sources):
+        if number not in chosen:
+            continue
+        tree = ast.parse(source)
+        last = tree.body.pop() if number in wanted and isinstance(tree.body[-1], ast.Expr) else None
+        file = f"<cell {number}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        exec(compile(tree, file, "exec"), names)
+        if last is not None:
+            values[number] = eval(compile(ast.Expression(last.value), file, "eval"), names)
+    return values
+
+
+def needed(sources: list[str], wanted: list[int]) -> set[int]:
+    """The cells that the wanted ones need: those that bind or change a name which a later needed cell uses."""
+    chosen: set[int] = set()
+    names: set[str] = set()
+    imported = {name for source in sources for name in imports(source)}
+    for number in range(len(sources) - 1, -1, -1):
+        bound, used = bound_and_used(sources[number])
+        if number in wanted or (bound | changed(sources[number]) - imported) & names:
+            chosen.add(number)
+            names = (names - bound) | used
+    return chosen
+
+
+def imports(source: str) -> set[str]:
+    """The names that a cell imports."""
+    return {(node.asname or node.name).split(".")[0] for node in ast.walk(ast.parse(source)) if isinstance(node, ast.alias)}
+
+
+def bound_and_used(source: str) -> tuple[set[str], set[str]]:
+    """The global names that a cell binds, and those that it uses, inside its functions too."""
+    import symtable
+
+    top = symtable.symtable(source, "cell", "exec")
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    used, tables = {s.get_name() for s in top.get_symbols() if s.is_referenced()}, list(top.get_children())
+    while tables:
+        table = tables.pop()
+        used |= {s.get_name() for s in table.get_symbols() if s.is_global()}
+        tables += table.get_children()
+    return bound, used
+
+
+def changed(source: str) -> set[str]:
+    """The names that a cell assigns into, decorates with, or calls a method of, outside its functions."""
+    found: set[str] = set()
+    for node in ast.parse(source).body:
+        parts: list[ast.AST] = []
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            parts = list(node.decorator_list)
+        else:
+            parts = [n.value for n in ast.walk(node) if isinstance(n, ast.Attribute | ast.Subscript)
+                     and (isinstance(n.ctx, ast.Store) or isinstance(n, ast.Attribute))]
+        found |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
+    return found

@@ -1,0 +1,44 @@
+"""Everything `make test` runs, in order; prints each command, its time, and at the end what failed."""
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = sys.executable
+PYTEST = [PYTHON, "-m", "coverage", "run", "-m", "pytest", "-q"]
+TWO = ["-n", "2", "--dist", "loadfile"]
+
+STEPS = {
+    "style of library, notebooks and tests": [PYTHON, "-m", "ruff", "check", "--quiet", "nbs", "nnlearn", "tests", "setup.py"],
+    "types": [PYTHON, "-m", "mypy"],
+    "lessons run, every output compared": [PYTHON, "-m", "pytest", "-q", "--nbval", "nbs", *TWO],
+    "lessons replayed on the exported library": [*PYTEST, "--nbval", "--replay", "nbs", *TWO],
+    "tests": [*PYTEST, "tests", *TWO],
+    "coverage": [PYTHON, "tests/tools/coverage_check.py"],
+}
+
+
+def main() -> int:
+    """Run the steps; the exit code is 1 when one of them failed."""
+    os.chdir(ROOT)
+    os.environ.update(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", TF_CPP_MIN_LOG_LEVEL="3",
+                      COVERAGE_FILE=str(ROOT / ".coverage"))
+    for old in ROOT.glob(".coverage*"):
+        old.unlink()
+    started, failed = time.time(), []
+    for title, command in STEPS.items():
+        shown = " ".join("python" if part == PYTHON else part for part in command)
+        print(f"\n== {title}\n$ {shown}", flush=True)
+        begin = time.time()
+        code = subprocess.run(command).returncode
+        print(f"   {'ok' if code == 0 else f'FAILED (exit code {code})'}, {time.time() - begin:.0f} s", flush=True)
+        failed += [title] if code else []
+    print(f"\n{len(STEPS) - len(failed)} passed, {len(failed)} failed" + (f": {'; '.join(failed)}" if failed else ""))
+    print(f"{time.time() - started:.0f} s in all")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
