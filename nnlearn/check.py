@@ -148,11 +148,13 @@ def _is_stub(answer: Any) -> bool:
         return _is_stub_code(inspect.unwrap(answer).__code__)
     return isinstance(answer, type) and _is_stub_class(answer)
 
-# %% ../nbs/00_check.ipynb #63186551
+# %% ../nbs/00_check.ipynb #b423ed16
 def _is_stub_class(answer: type) -> bool:
     kinds = (FunctionType, staticmethod, classmethod, property)
     methods = {name: part for name, part in vars(answer).items() if isinstance(part, kinds)}
     methods = {name: part for name, part in methods.items() if name not in _DERIVED} or methods
+    if not methods:
+        return "__module__" in vars(answer) and all(name.startswith("__") for name in vars(answer))
     return all(_is_stub(method) for method in methods.values())
 
 # %% ../nbs/00_check.ipynb #3b2f2369

@@ -8,6 +8,77 @@ __all__ = []
 # %% ../nbs/00_exercises.ipynb #8f0ea2ca
 from .check import Case, exercise
 
+# %% ../nbs/01_passes.ipynb #83e2bf02
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("passes.count", cases=[
+    Case("one layer", args=([3, 2],), why="A layer from 3 to 2 has 3 * 2 weights and 2 biases."),
+    Case("the net above", args=([11, 20, 12, 6, 4],), why="Each pair of neighbours makes one layer."),
+    Case("no layer", args=([5],), why="A single size makes no layer, so there is nothing to count."),
+], hints=["How many weights does `Linear(a, b)` have? How many biases?",
+          "Go over neighbours: `zip(sizes, sizes[1:])`.", "Each pair (a, b) adds `a * b + b`."])
+def _count(sizes):
+    return sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
+
+# %% ../nbs/01_passes.ipynb #67806d2f
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+def _batch(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@exercise("passes.line_gradients", cases=[
+    Case("one point", args=(3.0, 0.0, _batch(2.0), _batch(1.0)), why="The example above: 2 (wx + b - t) x is 20 for w, 10 for b."),
+    Case("a bias", args=(1.0, 2.0, _batch(1.0), _batch(1.0)), why="The error is wx + b - t; here it is 2."),
+    Case("a batch", args=(0.5, -1.0, _batch(1.0, 2.0, 4.0), _batch(0.0, 3.0, 1.0)), why="The loss is a mean, so the gradients are means too."),
+    Case("a perfect fit", args=(2.0, 1.0, _batch(0.0, 1.0), _batch(1.0, 3.0)), why="At the minimum both gradients are 0."),
+], hints=["The chain rule: the derivative of the square, times the derivative of what is inside.",
+          "Inside stands w x + b - t. Its derivative is x for w and 1 for b.",
+          "`error = w * x + b - t`; the gradients are the means of `2 * error * x` and `2 * error`."])
+def _line_gradients(w, b, x, t):
+    error = w * x + b - t
+    return (2 * error * x).mean(), (2 * error).mean()
+
+# %% ../nbs/01_passes.ipynb #d6c806c7
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+def _after_an_epoch(answer, batches=3, stale=False):
+    "What comes back, and the weights and biases after the epoch."
+    rng = torch.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng, dtype=torch.float64))
+    data = [(torch.randn(6, 4, generator=rng, dtype=torch.float64), torch.randint(0, 3, (6,), generator=rng)) for _ in range(batches)]
+    if stale:
+        nn.functional.cross_entropy(model(data[0][0]), data[0][1]).backward()
+    losses = answer(model, data, 0.1)
+    named = dict(model.named_parameters())
+    return losses, [named["0.weight"].detach(), named["2.weight"].detach()], [named["0.bias"].detach(), named["2.bias"].detach()]
+
+
+@exercise("passes.epoch", cases=[
+    Case("the loss of one batch", call=lambda f: _after_an_epoch(f, 1)[0], why="The loss is that of the weights before the update."),
+    Case("the weights after one batch", call=lambda f: _after_an_epoch(f, 1)[1], why="weight -= learning_rate * weight.grad"),
+    Case("the biases after one batch", call=lambda f: _after_an_epoch(f, 1)[2], why="Biases are parameters too."),
+    Case("the weights after three batches", call=lambda f: _after_an_epoch(f, 3)[1], why="Gradients add up unless they are cleared before each backward."),
+    Case("gradients left from before", call=lambda f: _after_an_epoch(f, 1, stale=True)[1], why="The model may come with old gradients; clear them before the first backward."),
+    Case("three losses", call=lambda f: _after_an_epoch(f, 3)[0], why="One float for every batch."),
+], hints=["The order is: forward, loss, clear the gradients, backward, update.",
+          "`model.zero_grad()` clears; the update stands inside `with torch.no_grad():` and goes over `model.parameters()`.",
+          "Return `loss.item()` for each batch: a float, not a tensor that keeps its graph alive."])
+def _epoch(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= learning_rate * p.grad
+        losses.append(loss.item())
+    return losses
+
 # %% ../nbs/09_schedules.ipynb #76c6f76f
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"

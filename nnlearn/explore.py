@@ -133,8 +133,8 @@ def _checked_curve(curve: Any, place: str) -> Curve:
                               "curve there.", place=place)
     return Curve(x, y, kind)
 
-# %% ../nbs/00_explore.ipynb #1d931d35
-TOLERANCE = 4e-4  # of the axis
+# %% ../nbs/00_explore.ipynb #5f17d649
+TOLERANCE = 8e-4  # of the axis; rounding to 16 bits and to pixels adds less than a tenth of that
 
 
 def thin(
@@ -653,7 +653,7 @@ def _script() -> str:
     lines = [line.strip() for line in "".join(parts).splitlines()]
     return "(() => {" + "\n".join(line for line in lines if line and not line.startswith("//")) + "})();"
 
-# %% ../nbs/00_explore.ipynb #768896e0
+# %% ../nbs/00_explore.ipynb #04084929
 class Kind:
     "One type of an explorer: a drawing function and its sliders, checked."
 
@@ -667,6 +667,7 @@ class Kind:
             raise ConfigError(f"{len(self.moving)} sliders; an explorer has one to four with more than one value. Fix "
                               "the others by giving them one value: a list like [0.9].", place=place)
         parameters = inspect.signature(draw).parameters
+        self.still = b""  # the start frame, once drawn
         self.frames = next(iter(parameters), None) == "ax"
         names = [name for name in parameters if not (self.frames and name == "ax")]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -789,9 +790,12 @@ def _thinned(curves: Sequence[Curve], plate: Plate) -> list[tuple[np.ndarray, np
             keep[starts[n]:starts[n + 1]] = True
     return [(x[a:b][keep[a:b]], y[a:b][keep[a:b]]) for a, b in itertools.pairwise(starts)]
 
-# %% ../nbs/00_explore.ipynb #372f3643
-def _frame(draw: Callable, values: Mapping[str, Any], vector: bool) -> bytes:
-    "One frame as SVG or WebP."
+# %% ../nbs/00_explore.ipynb #de3e0098
+BUDGET = 150_000  # bytes that one explorer may add to a page
+
+
+def _frame(draw: Callable, values: Mapping[str, Any], form: str, sharp: bool = True) -> bytes:
+    "One frame as `svg` or `webp`."
     import io
 
     import matplotlib as mpl
@@ -802,21 +806,24 @@ def _frame(draw: Callable, values: Mapping[str, Any], vector: bool) -> bytes:
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         draw(figure.add_subplot(), **values)
         file = io.BytesIO()
-        if vector:
+        if form == "svg":
             figure.savefig(file, format="svg", metadata={"Date": None})
         else:
-            figure.savefig(file, format="webp", dpi=200, pil_kwargs={"quality": 82})
+            figure.savefig(file, format="webp", dpi=200 if sharp else 110, pil_kwargs={"quality": 80 if sharp else 65})
     return file.getvalue()
 
 
 def _frames(kind: Kind) -> tuple[str, list[bytes]]:
-    "The frames of all values of the slider, and their mime type."
+    "The frames of all values of the slider, and their mime type: the first form that is light enough."
     if len(kind.moving) != 1 or kind.count > 12:
         raise ConfigError(f"{len(kind.moving)} sliders with {kind.count} combinations; frames take one slider with at "
                           "most 12 values. Fix the others by giving them one value, or return curves instead of "
                           "drawing.", place=kind.place)
-    vector = len(_frame(kind.draw, kind.start, True)) <= 60_000
-    return ("image/svg+xml" if vector else "image/webp"), [_frame(kind.draw, v, vector) for v in kind.combinations()]
+    for form, sharp in (("svg", True), ("webp", True), ("webp", False)):
+        frames = [_frame(kind.draw, values, form, sharp) for values in kind.combinations()]
+        if len(zlib.compress(b"".join(frames), 9)) < 0.5 * BUDGET:
+            break
+    return {"svg": "image/svg+xml", "webp": "image/webp"}[form], frames
 
 
 def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple[str, tuple, tuple]:
@@ -830,6 +837,7 @@ def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple
         raise ConfigError(f"background is a function that draws on `ax`, not {draw!r:.80}.", place=place)
     with mpl.rc_context():
         style()
+        mpl.rcParams["figure.constrained_layout.use"] = False
         figure = Figure(figsize=(7.2, 3.3))
         axes = figure.add_axes((0, 0, 1, 1))
         draw(axes)
@@ -840,7 +848,7 @@ def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple
     address = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
     return address, axes.get_xlim(), axes.get_ylim()
 
-# %% ../nbs/00_explore.ipynb #da6e679c
+# %% ../nbs/00_explore.ipynb #53b78ab2
 def _type_spec(kind: Kind, look: Mapping[str, Any]) -> tuple[dict[str, Any], Plate | None]:
     "The sliders, axes and packed curves of a type (or its frames), and its plate if it has curves."
     sliders = [dict(name=key, label=slider.label, unit=slider.unit, texts=slider.texts, start=slider.first)
@@ -848,6 +856,7 @@ def _type_spec(kind: Kind, look: Mapping[str, Any]) -> tuple[dict[str, Any], Pla
     about = dict(name=kind.name, sliders=sliders, fixed=_fixed(kind, kind.moving))
     if kind.frames:
         mime, frames = _frames(kind)
+        kind.still = frames[kind.combinations().index(kind.start)]
         data = base64.b64encode(zlib.compress(b"".join(frames), 9)).decode()
         return about | dict(mime=mime, lengths=[len(frame) for frame in frames], data=data), None
     _refuse_hopeless(kind, look)
@@ -870,10 +879,7 @@ def _axis_spec(axis: Axis) -> dict[str, Any]:
     short = [(float(f"{position:.12g}"), text) for position, text in axis.ticks]
     return dict(low=axis.low, high=axis.high, log=axis.log, label=axis.label, ticks=short)
 
-# %% ../nbs/00_explore.ipynb #0a56a03c
-BUDGET = 150_000  # bytes that one explorer may add to a page
-
-
+# %% ../nbs/00_explore.ipynb #59414439
 def _refuse_hopeless(kind: Kind, look: Mapping[str, Any]) -> None:
     "Weigh some runs of neighbouring combinations, as they will be stored, before drawing far too many."
     if kind.count <= 600:
@@ -906,7 +912,7 @@ def _thinning_advice(kind: Kind, weight: float, room: float) -> str:
             f"{BUDGET / 1000:.0f} KB to a page. {advice} Values in between can stay in JupyterLab: "
             "Slider(values, live=(low, high, step)).")
 
-# %% ../nbs/00_explore.ipynb #e427e810
+# %% ../nbs/00_explore.ipynb #18b40458
 def _page(spec: Mapping[str, Any], name: str, still: str) -> str:
     "Style, still picture, data and script of an explorer, one block of HTML."
     data = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -917,7 +923,7 @@ def _page(spec: Mapping[str, Any], name: str, still: str) -> str:
 def _still(kind: Kind, plate: Plate | None, mime: str, title: str, alt: str) -> str:
     "The start state as an image: what shows where scripts do not run."
     if plate is None:
-        picture = _frame(kind.draw, kind.start, mime == "image/svg+xml")
+        picture = kind.still
     else:
         picture = _picture(plate, _thin_curves(kind.first, plate), alt, alone=True).encode()
     address = f"data:{mime};base64,{base64.b64encode(picture).decode()}"
@@ -986,7 +992,7 @@ def _has_kernel() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel")
 
-# %% ../nbs/00_explore.ipynb #1f5a6ab8
+# %% ../nbs/00_explore.ipynb #c3361602
 def _control(slider: Slider) -> Any:
     "A widget for one slider."
     import ipywidgets as widgets
@@ -1006,7 +1012,7 @@ def _redraw(explorer: Explorer, number: int, values: Mapping[str, Any]) -> str:
     "The picture of one state as HTML."
     kind, plate = explorer.kinds[number], explorer.plates[number]
     if plate is None:
-        picture = base64.b64encode(_frame(kind.draw, values, True)).decode()
+        picture = base64.b64encode(_frame(kind.draw, values, "svg")).decode()
         return f'<img width="720" alt="{escape(explorer.alt)}" src="data:image/svg+xml;base64,{picture}">'
     return _picture(plate, kind.curves(values), explorer.alt)
 

@@ -22,7 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 QUARTO = """Quarto is not on the PATH, so the pages are made by pandoc, with a plainer look and without search.
-For the full site, on a machine with a normal network:  pip install quarto-cli   (or https://quarto.org), then make site."""
+For the full site, on a machine with a normal network: `pip install quarto-cli` (or see quarto.org), then `make site`."""
 
 
 # The folder that Quarto renders
@@ -121,6 +121,7 @@ def relative(text: str) -> str:
     text = re.sub(r"\]\(/([\w.-]+\.html)", r"](\1", text)
     if not repository():
         text = re.sub(r"\[source\]\([^)]*\)\{[^}]*\}\n*", "", text)
+    text = re.sub(r"\[(`_\w+`)\]\([\w.-]+\.html#_\w+\)", r"\1", text)  # private names have no place of their own
     return text.replace("../assets/", "assets/")
 
 
@@ -165,8 +166,8 @@ def entry(module: Any, symbol: str, page: str) -> str:
     body = shown.partition(f"### {symbol}\n")[2] or shown
     lines = [heading, body, explained]
     if inspect.isclass(thing):
-        lines += [f"- `{name}`: {(inspect.getdoc(method) or '').splitlines()[0]}" for name, method in vars(thing).items()
-                  if not name.startswith("_") and inspect.isroutine(method) and inspect.getdoc(method)]
+        lines += [f"- `{name}`: {(inspect.getdoc(method) or '').splitlines()[0]}"
+                  for name, method in vars(thing).items() if not name.startswith("_") and inspect.isroutine(method) and inspect.getdoc(method)]
     return "\n".join([*lines, ""])
 
 
@@ -211,7 +212,8 @@ def render_pandoc(folder: Path, out: Path) -> Path:
     return out
 
 
-def render_page(source: Path, out: Path, names: dict[str, str], contents: list[dict[str, Any]], order: list[str]) -> str:
+def render_page(source: Path, out: Path, names: dict[str, str], contents: list[dict[str, Any]],
+                order: list[str]) -> str:
     """One page as HTML; its pictures are written beside it."""
     import pypandoc
 
@@ -221,16 +223,18 @@ def render_page(source: Path, out: Path, names: dict[str, str], contents: list[d
     else:
         text = re.sub(r"\A\s*---\n.*?\n---\n", "", source.read_text(), flags=re.S)
     links = front.get("other-links", [])
-    variables = {"sidebar": sidebar(contents, source.name, names), "next": neighbours(source.name, contents, names, order),
+    variables = {"sidebar": sidebar(contents, source.name, names),
+                 "next": neighbours(source.name, contents, names, order),
                  "pagetitle": html.escape(front.get("title", source.stem)),
-                 "description": html.escape(front.get("description", "")), "notebook": links[0]["href"] if links else ""}
-    arguments = ["--standalone", "--mathml", "--toc", f"--toc-depth={front.get('toc-depth', 3)}", "--no-highlight",
-                 f"--template={ROOT / 'assets' / 'page.html'}", "--wrap=preserve"]
-    arguments.remove("--no-highlight")
+                 "description": html.escape(front.get("description", "")),
+                 "notebook": links[0]["href"] if links else ""}
+    arguments = ["--standalone", "--mathml", "--toc", f"--toc-depth={front.get('toc-depth', 3)}", "--wrap=preserve",
+                 f"--template={ROOT / 'assets' / 'page.html'}"]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"variables": variables}, file)
         file.flush()
-        page = pypandoc.convert_text(text, "html5", format="markdown", extra_args=[*arguments, f"--defaults={file.name}"])
+        arguments.append(f"--defaults={file.name}")
+        page = pypandoc.convert_text(text, "html5", format="markdown", extra_args=arguments)
     return re.sub(r'href="([\w-]+\.(?:ipynb|qmd))(#[^"]*)?"',
                   lambda m: f'href="{names.get(m[1], m[1])}{m[2] or ""}"', page)
 
@@ -347,8 +351,8 @@ def render_quarto(folder: Path, out: Path) -> Path:
 class Reader(HTMLParser):
     """What a page refers to, and what it can be referred to by."""
 
-    LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "image": "href", "use": "href",
-             "video": "src", "audio": "src", "object": "data", "embed": "src"}
+    LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "image": "href",
+             "use": "href", "video": "src", "audio": "src", "object": "data", "embed": "src"}
 
     def __init__(self, text: str):
         super().__init__()
@@ -369,7 +373,8 @@ class Reader(HTMLParser):
             self.pictures_without_alt.append((found.get("src") or "")[:80])
 
 
-REQUESTS = re.compile(r"""(?:url\(\s*["']?|@import\s+["']?|import\s*\(?\s*["']|fetch\(\s*["']|src=["'])\s*(?:https?:)?//""")
+REQUESTS = re.compile(
+    r"""(?:url\(\s*["']?|@import\s+["']?|import\s*\(?\s*["']|fetch\(\s*["']|src=["'])\s*(?:https?:)?//""")
 
 
 def check_links(out: Path) -> list[str]:
