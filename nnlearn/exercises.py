@@ -79,6 +79,70 @@ def _epoch(model, batches, learning_rate):
         losses.append(loss.item())
     return losses
 
+# %% ../nbs/02_autograd.ipynb #d28c7883
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("autograd.tanh_rule", cases=[
+    Case("at zero", args=(np.array([0.0]), np.array([1.0])), why="The slope of tanh at 0 is 1, so the gradient passes unchanged."),
+    Case("a flat place", args=(np.array([0.99]), np.array([1.0])), why="Where tanh is nearly 1 it is nearly flat: 1 - y**2."),
+    Case("a gradient arrives", args=(np.array([0.5, -0.5]), np.array([2.0, -3.0])), why="The slope multiplies the gradient that arrives."),
+    Case("a matrix", args=(np.array([[0.1, 0.2], [0.3, -0.4]]), np.array([[1.0, 0.0], [-1.0, 4.0]])), why="Entry by entry, the shape stays."),
+], hints=["The chain rule: what arrives, times the slope of this operation.", "The slope in terms of the output is `1 - y**2`."])
+def _tanh_rule(y, grad):
+    return grad * (1 - y**2)
+
+# %% ../nbs/02_autograd.ipynb #e21a17ae
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+def _order_is_right(graph, end):
+    "Asks an answer for an order; gives the sorted names, and whether parents came first and each name once."
+    def ask(answer):
+        order = list(answer({name: list(parents) for name, parents in graph.items()}, end))
+        first = {name: i for i, name in enumerate(order)}
+        return sorted(set(order)), len(order) == len(first), all(
+            first.get(parent, 10**6) < first[name] for name in first for parent in graph.get(name, []))
+    return ask
+
+
+_DIAMOND = {"x": [], "a": ["x"], "b": ["x", "a"], "z": ["a", "b"], "other": ["x"]}
+
+
+@exercise("autograd.order", cases=[
+    Case("a chain", call=_order_is_right({"z": ["y"], "y": ["x"], "x": []}, "z"), why="x, y, z: each after what it was made from."),
+    Case("a value used twice", call=_order_is_right(_DIAMOND, "z"), why="`a` must come before `b`, each name once, and `other` is not needed."),
+    Case("a single node", call=_order_is_right({"x": []}, "x"), why="The end belongs to the order."),
+    Case("a long chain", call=_order_is_right({str(i): [str(i - 1)] if i else [] for i in range(3000)}, "2999"),
+         why="A graph can be deeper than Python's limit for recursion; use a stack."),
+], hints=["A node may be written down when all of its parents are.", "Keep a stack of (name, parents_done); push a name again behind its parents.",
+          "Look at `ordered` above: it does this for nodes."])
+def _order(graph, end):
+    order, seen, stack = [], set(), [(end, False)]
+    while stack:
+        name, done = stack.pop()
+        if done:
+            order.append(name)
+        elif name not in seen:
+            seen.add(name)
+            stack += [(name, True), *((parent, False) for parent in graph[name])]
+    return order
+
+# %% ../nbs/02_autograd.ipynb #2bf1b2b9
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+@exercise("autograd.cross_entropy_rule", cases=[
+    Case("two equal classes", args=(np.array([[0.0, 0.0]]), np.array([1])), why="p is 0.5 for both; the right class gets 0.5 - 1."),
+    Case("four classes", args=(np.array([[0.1, 1.5, -2.0, 0.7]]), np.array([2])), why="Each gradient is p, minus 1 for the right class."),
+    Case("a batch", args=(np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0], [2.0, 0.0, 0.0]]), np.array([0, 2, 1, 1])),
+         why="The loss is a mean, so the gradient is divided by the batch size."),
+    Case("large logits", args=(np.array([[1000.0, 0.0], [-1000.0, 1000.0]]), np.array([0, 0])), why="Take the largest logit out before exp, or it overflows."),
+], hints=["First the softmax of each row. Subtract the largest logit of the row before `np.exp`.",
+          "`p[np.arange(n), labels] -= 1` does the onehot part.", "Do not forget to divide by n."])
+def _cross_entropy_rule(logits, labels):
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    p[np.arange(len(labels)), labels] -= 1
+    return p / len(labels)
+
 # %% ../nbs/09_schedules.ipynb #76c6f76f
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"

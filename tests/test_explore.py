@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from nnlearn.core import COLORS, ConfigError
 from nnlearn.explore import (
+    _LIGHT,
     BUDGET,
-    LIGHT,
     TOLERANCE,
     Explorer,
     Slider,
@@ -156,7 +156,8 @@ def test_too_many_combinations_are_named_with_a_cure():
     def noise(**values):
         return {"noise": (np.arange(200), np.random.default_rng(list(values.values())).normal(size=200))}
 
-    with pytest.raises(ConfigError, match=r"512 combinations \(8 a x 8 b x 8 c\) weigh about \d+ KB.*Thin `a`") as raised:
+    said = r"512 combinations \(8 a x 8 b x 8 c\) weigh about \d+ KB.*Thin `a`"
+    with pytest.raises(ConfigError, match=said) as raised:
         explore(noise, title="Noise", a=range(8), b=range(8), c=range(8))
     cut = {key: int(n) for key, n in re.findall(r"`(\w)` from 8 to (\d) values", str(raised.value))}
     explore(noise, **{key: range(cut.get(key, 8)) for key in "abc"})
@@ -188,7 +189,7 @@ def test_too_many_combinations_are_named_with_a_cure():
     (lambda: explore(lambda a: {"c": ([1, 2], [1])}, a=[1, 2]), "x has 2 values and y has 1"),
     (lambda: explore(lambda a: {"c": ([], [])}, a=[1, 2]), "at least one"),
     (lambda: explore(lambda a: {"c": ([1, 2], ["one", 2])}, a=[1, 2]), "must be numbers"),
-    (lambda: explore(lambda a: {"c": ([1, 2], [1, np.nan])}, a=[1, 2]), r"draw\(a=1\), curve 'c': y is nan at position"),
+    (lambda: explore(lambda a: {"c": ([1, 2], [1, np.nan])}, a=[1, 2]), r"draw\(a=1\), curve 'c': y is nan at"),
     (lambda: explore(lambda a: {"c": ([1, np.inf], [1, 2])}, a=[1, 2]), "x is inf at position 1"),
     (lambda: explore(lambda a: {"c": ([1, 2], [1, 2], "dots")}, a=[1, 2]), "unknown style 'dots'"),
     (lambda: explore(lambda a: {f"c{a}": ([1, 2], [1, 2])}, a=[1, 2]), "curves must be the same everywhere"),
@@ -285,7 +286,7 @@ def test_heavy_frames_become_webp():
 
 
 def test_curves_use_the_colours_of_the_figures():
-    assert [LIGHT[f"c{n}"] for n in range(8)] == list(COLORS.values())[:8]
+    assert [_LIGHT[f"c{n}"] for n in range(8)] == list(COLORS.values())[:8]
     assert _contrast("#000000", "#ffffff") == pytest.approx(21)
 
 

@@ -165,7 +165,7 @@ def test_settings_load_nothing_from_elsewhere():
     (lambda t: t.replace("<main>", '<main><a href="#nowhere">x</a>'), "check_links", "nowhere"),
     (lambda t: t.replace("</head>", '<script src="https://cdn.example/x"></script></head>'), "check_requests", "cdn."),
     (lambda t: t.replace("</head>", "<style>@import '//fonts.example/a';</style></head>"), "check_requests", "@import"),
-    (lambda t: t.replace("</head>", "<style>b{background:url(https://x/a.png)}</style></head>"), "check_requests", "url("),
+    (lambda t: t.replace("</head>", "<style>b{background:url(//x/a.png)}</style></head>"), "check_requests", "url("),
     (lambda t: t.replace("<main>", '<main><img src="assets/page.css" alt="">'), "check_pictures", "no alt text"),
     (lambda t: t.replace("<main>", '<main><img src="gone.png" alt="a">'), "check_links", "gone.png"),
 ])

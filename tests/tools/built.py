@@ -107,7 +107,8 @@ def needed(sources: list[str], wanted: list[int]) -> set[int]:
 
 def imports(source: str) -> set[str]:
     """The names that a cell imports."""
-    return {(node.asname or node.name).split(".")[0] for node in ast.walk(ast.parse(source)) if isinstance(node, ast.alias)}
+    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.alias)]
+    return {(node.asname or node.name).split(".")[0] for node in names}
 
 
 def bound_and_used(source: str) -> tuple[set[str], set[str]]:

@@ -22,7 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 QUARTO = """Quarto is not on the PATH, so the pages are made by pandoc, with a plainer look and without search.
-For the full site, on a machine with a normal network: `pip install quarto-cli` (or see quarto.org), then `make site`."""
+For the full site, on a machine with a normal network: `pip install quarto-cli` (or quarto.org), then `make site`."""
 
 
 # The folder that Quarto renders
@@ -167,7 +167,8 @@ def entry(module: Any, symbol: str, page: str) -> str:
     lines = [heading, body, explained]
     if inspect.isclass(thing):
         lines += [f"- `{name}`: {(inspect.getdoc(method) or '').splitlines()[0]}"
-                  for name, method in vars(thing).items() if not name.startswith("_") and inspect.isroutine(method) and inspect.getdoc(method)]
+                  for name, method in vars(thing).items()
+                  if not name.startswith("_") and inspect.isroutine(method) and inspect.getdoc(method)]
     return "\n".join([*lines, ""])
 
 
