@@ -88,49 +88,59 @@ def backpropagate(
             for parent, gradient in zip(each.parents, each.rule(each.grad), strict=True):
                 parent.grad = parent.grad + gradient
 
-# %% ../nbs/02_autograd.ipynb #0f0380c4
+# %% ../nbs/02_autograd.ipynb #ea981d7b
 class Picture(str):
     """SVG text that notebooks show as a picture."""
 
     def _repr_svg_(self) -> str:
         return str(self)
 
+    def __repr__(self) -> str:
+        return f"a picture ({len(self)} characters of SVG)"
+
 
 def draw(
     node: Node,  # the end of the graph
 ) -> Picture:  # SVG
     """The graph that led to a node: each operation with its value (or shape) and gradient, from left to right."""
-    order = ordered(node)
+    order = [each for each in ordered(node) if each.name != "constant"]
     column: dict[int, int] = {}
     for each in order:
-        column[id(each)] = 1 + max((column[id(parent)] for parent in each.parents), default=-1)
+        column[id(each)] = 1 + max((column[id(p)] for p in each.parents if id(p) in column), default=-1)
+    for each in reversed(order):  # leaves move to the right, next to where they are used first
+        users = [column[id(user)] for user in order if each in user.parents]
+        column[id(each)] = min(users) - 1 if users and not each.parents else column[id(each)]
     place, height = _places(order, column)
-    arrows = [_arrow(place[id(parent)], place[id(each)]) for each in order for parent in each.parents]
+    arrows = [_arrow(place[id(p)], place[id(each)]) for each in order for p in each.parents if id(p) in place]
     boxes = [_box(each, *place[id(each)]) for each in order]
-    width = 40 + 150 * (max(column.values()) + 1)
+    width = 10 + 150 * (max(column.values()) + 1)
     return Picture(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
                    'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
-                   f"<title>Graph of {len(order)} operations</title>{''.join(arrows + boxes)}</svg>")
+                   f"<title>Graph of {len(order)} nodes</title>{''.join(arrows + boxes)}</svg>")
 
-# %% ../nbs/02_autograd.ipynb #c22aee8f
+# %% ../nbs/02_autograd.ipynb #58edaa10
 def _places(order: list[Node], column: dict[int, int]) -> tuple[dict[int, tuple[float, float]], int]:
-    "The middle of each node's box; nodes of a column are spread evenly."
+    "The middle of each node's box; the nodes of a column are spread evenly."
     columns: dict[int, list[Node]] = {}
     for each in order:
         columns.setdefault(column[id(each)], []).append(each)
-    height = 20 + 74 * max(len(nodes) for nodes in columns.values())
+    height = 74 * max(len(nodes) for nodes in columns.values())
     place = {}
     for number, nodes in columns.items():
         for row, each in enumerate(nodes):
-            place[id(each)] = (80.0 + 150 * number, height * (row + 0.5) / len(nodes))
-    return place, height
+            place[id(each)] = (60.0 + 150 * number, 40 + height * (row + 0.5) / len(nodes))
+    return place, height + 50
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
+    "A line from box to box; one that passes other boxes goes around them."
     x1, y1, x2, y2 = start[0] + 50, start[1], end[0] - 52, end[1]
-    middle = (x1 + x2) / 2
-    return (f'<path d="M{x1:.0f} {y1:.0f} C{middle:.0f} {y1:.0f} {middle:.0f} {y2:.0f} {x2:.0f} {y2:.0f}" fill="none" '
-            f'stroke="#6b7280" stroke-width="1.5"/><circle cx="{x2:.0f}" cy="{y2:.0f}" r="3" fill="#6b7280"/>')
+    far = x2 - x1 > 60
+    bend = (x2 - x1) / 3 if far else (x2 - x1) / 2
+    lift = 0 if not far else 60 if y1 <= y2 else -60
+    return (f'<path d="M{x1:.0f} {y1 - lift / 4:.0f} C{x1 + bend:.0f} {y1 - lift:.0f} {x2 - bend:.0f} {y2 - lift:.0f} '
+            f'{x2:.0f} {y2 - lift / 4:.0f}" fill="none" stroke="#6b7280" stroke-width="1.5"/>'
+            f'<circle cx="{x2:.0f}" cy="{y2 - lift / 4:.0f}" r="3" fill="#6b7280"/>')
 
 
 def _box(node: Node, x: float, y: float) -> str:
@@ -138,7 +148,9 @@ def _box(node: Node, x: float, y: float) -> str:
         return "" if value is None else f"{value.item():.4g}" if value.size == 1 else str(value.shape).replace(" ", "")
 
     color = "#0067a5" if not node.parents else "#b35300"
-    lines = [(node.name or "leaf", 700), (text(node.data), 400), (f"grad {text(node.grad)}" if node.grad is not None else "", 400)]
+    constants = " ".join(text(parent.data) for parent in node.parents if parent.name == "constant")
+    lines = [(f"{node.name or 'leaf'} {constants}", 700), (text(node.data), 400),
+             (f"grad {text(node.grad)}" if node.grad is not None else "", 400)]
     rows = "".join(f'<text x="{x:.0f}" y="{y - 14 + 16 * i:.0f}" text-anchor="middle" font-weight="{weight}" '
                    f'fill="#1f2933">{escape(line)}</text>' for i, (line, weight) in enumerate(lines))
     return (f'<rect x="{x - 50:.0f}" y="{y - 30:.0f}" width="100" height="58" rx="8" fill="white" stroke="{color}" '
@@ -155,12 +167,12 @@ def unbroadcast(
     repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1)
     return gradient.sum(axis=repeated, keepdims=True)
 
-# %% ../nbs/02_autograd.ipynb #50b38570
+# %% ../nbs/02_autograd.ipynb #34b21132
 class Arithmetic(Node):
     """A node with `+ - * / **`, broadcasting as NumPy does."""
 
     def _other(self, value: Any) -> Node:
-        return value if isinstance(value, Node) else type(self)(value)
+        return value if isinstance(value, Node) else type(self)(value, name="constant")
 
     def _binary(self, other: Node, data: np.ndarray, rule: Callable, name: str) -> Any:
         def summed(grad: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -184,7 +196,7 @@ class Arithmetic(Node):
         return self * -1.0
 
     def __sub__(self, value: Any) -> Any:
-        return self + -self._other(value)  # type: ignore[operator]
+        return self + (-value if isinstance(value, Arithmetic) else self._other(-np.asarray(value)))
 
     def __truediv__(self, value: Any) -> Any:
         return self * self._other(value) ** -1.0  # type: ignore[operator]
@@ -269,13 +281,13 @@ class Tensor(Reductions):
         """The transpose."""
         return type(self)(self.data.T, (self,), lambda grad: (grad.T,), "T")
 
-# %% ../nbs/02_autograd.ipynb #b260c35b
+# %% ../nbs/02_autograd.ipynb #73b5f451
 def cross_entropy(
     logits: Tensor,  # (batch, classes)
     labels: np.ndarray,  # (batch,) whole numbers from 0 to classes - 1
 ) -> Tensor:  # one number, the mean over the batch
     """Softmax cross-entropy, safe for large logits."""
-    shifted = logits - Tensor(logits.data.max(axis=1, keepdims=True))
+    shifted = logits - logits.data.max(axis=1, keepdims=True)
     log_sum = shifted.exp().sum(axis=1).log()
     return (log_sum - shifted[np.arange(len(labels)), labels]).mean()
 

@@ -267,7 +267,7 @@ def _kind(array: np.ndarray, strict: bool) -> str:
     kinds = {"b": "True or False", "c": "complex numbers", "f": "real numbers" if strict else "numbers"}
     return kinds.get(array.dtype.kind, "whole numbers" if strict else "numbers")
 
-# %% ../nbs/00_check.ipynb #af407425
+# %% ../nbs/00_check.ipynb #4ac62a43
 def _numbers_differ(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str | None:
     """In what two arrays differ, or None."""
     kinds = _kind(expected, case["dtype"]), _kind(got, case["dtype"])
@@ -280,7 +280,8 @@ def _numbers_differ(expected: np.ndarray, got: np.ndarray, case: Mapping[str, An
     wrong = np.argwhere(~_close(expected, got, case["rtol"], case["atol"]))
     if not len(wrong):
         return None
-    clue = _clue(expected, got, case)
+    with np.errstate(all="ignore"):
+        clue = _clue(expected, got, case)
     if expected.size <= 8:
         return _expected(expected, got) + clue
     index = tuple(wrong[0])
@@ -312,21 +313,23 @@ def _clue(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str
     same = abs(ratio - 1) > 0.01 and agree(left, right / ratio)
     return f": every number is {ratio:.4g} times the right one" if same else ""
 
-# %% ../nbs/00_check.ipynb #994655ef
-def _as_numbers(value: Any) -> np.ndarray | None:
-    """Nested lists of numbers as one array, where they are."""
+# %% ../nbs/00_check.ipynb #0c451e95
+def _as_numbers(value: Any, mixed: bool = True) -> np.ndarray | None:
+    """Nested lists of numbers as one array, where they are; whole and real ones together only if `mixed`."""
     if not isinstance(value, list):
         return value if isinstance(value, np.ndarray) else None
-    parts = [_as_numbers(item) for item in value]
+    parts = [_as_numbers(item, mixed) for item in value]
     arrays = [part for part in parts if part is not None]
     if not arrays or len(arrays) < len(parts) or len({(a.shape, a.dtype.kind == "b") for a in arrays}) > 1:
         return None
+    if not mixed and len({a.dtype.kind for a in arrays}) > 1:
+        return None  # one by one: as one array, the whole numbers would no longer be exact
     return np.stack(arrays)
 
-# %% ../nbs/00_check.ipynb #0fce7789
+# %% ../nbs/00_check.ipynb #e39da8eb
 def _differ(expected: Any, got: Any, case: Mapping[str, Any], place: str = "") -> str | None:
     """In what two values differ, after the place where they do; None when they agree."""
-    numbers = _as_numbers(expected), _as_numbers(got)
+    numbers = _as_numbers(expected, mixed=False), _as_numbers(got)
     if isinstance(got, np.ndarray) and got.ndim and isinstance(expected, list):
         got = list(got)
     problem: str | None = _expected(expected, got)

@@ -184,8 +184,8 @@ def count_parameters(
     """The number of parameters of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
-# %% ../nbs/00_core.ipynb #e327f8c8
-COLORS = {"blue": "#0067a5", "orange": "#d55e00", "green": "#00845d", "purple": "#a3488c", "sky": "#3a9bd4",
+# %% ../nbs/00_core.ipynb #6d3fed13
+COLORS = {"blue": "#0067a5", "orange": "#c85200", "green": "#00845d", "purple": "#a3488c", "sky": "#3a9bd4",
           "yellow": "#b88600", "red": "#b3202c", "grey": "#6b7280", "ink": "#1f2933"}
 
 

@@ -168,6 +168,17 @@ def test_what_is_accepted_is_equal(expected, got):
         assert expected == got
 
 
+def test_extreme_numbers_are_compared_without_a_warning():
+    assert module._differ(arrived([8.9e-183, 8.9e-183]), arrived([4.8e260, 8.9e-183]), TERMS)
+    assert module._differ(arrived([1e300, 1e300]), arrived([1e-300, 1e300]), TERMS)
+
+
+def test_whole_numbers_are_exact_beside_real_ones():
+    assert one(lambda: [10**9, 0.5], lambda: [10**9 + 1, 0.5]) == "[0] expected 1000000000, got 1000000001"
+    assert one(lambda: [1, 0.5], lambda: np.array([1, 0.5])) is None
+    assert one(lambda: np.array([1, 0.5]), lambda: [1, 0.5]) is None
+
+
 @given(st.floats(allow_nan=False, width=32) | st.integers(-(2**62), 2**62), st.integers(0, 2))
 def test_a_changed_number_is_found_and_both_are_shown(number, depth):
     other = float(np.nextafter(number, np.inf)) if isinstance(number, float) else number + 1

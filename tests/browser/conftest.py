@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,9 @@ def lab(tmp_path_factory):
     """A running JupyterLab with settings of its own: (address, token, folder it serves)."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "nbs").mkdir()
+    settings = folder / "lab_settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -104,10 +108,13 @@ def lab(tmp_path_factory):
 
 @pytest.fixture()
 def open_lab(lab, open_page):
-    """A function that opens a notebook of the course in JupyterLab and waits for its kernel."""
+    """A function that opens a notebook of the course (or one with this code) in JupyterLab and waits for its kernel."""
     address, token, folder = lab
 
-    def opened(notebook: str):
+    def opened(notebook: str, source: str | None = None):
+        if source is not None:
+            cell = nbformat.v4.new_code_cell(source)
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("")]), folder / notebook)
         if not (folder / notebook).exists():
             shutil.copy(ROOT / "nbs" / notebook, folder / notebook)
         workspace = f"{address}/lab/workspaces/{secrets.token_hex(8)}"

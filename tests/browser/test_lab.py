@@ -60,3 +60,27 @@ def test_lesson_runs_and_its_explorers_move(open_lab, notebook):
         wait_for(page, LIVE, number, lambda html, before=before: html and html != before)
         assert page.evaluate(ACTIVE) == active, "the arrow key moved the notebook, too"
     assert not [trouble for trouble in page.troubles if "nn-" in trouble or "explore" in trouble.lower()]
+
+
+PAGE_FORM = """
+from IPython.display import HTML
+from nnlearn.explore import explore
+
+HTML(explore(lambda slope: {"line": ([0, 1], [0, slope])}, slope=[1, 2, 3, 4]).html)
+"""
+
+
+def test_page_form_moves_by_arrow_keys_in_jupyterlab_too(open_lab):
+    page = open_lab("page_form.ipynb", PAGE_FORM)
+    page.evaluate(RUN_ALL)
+    slider = page.locator(".nn-explore[data-ready] input")
+    slider.wait_for()
+    slider.focus()
+    active = page.evaluate(ACTIVE)
+    before = page.locator(".nn-explore .nn-curve").get_attribute("d")
+    page.keyboard.press("ArrowRight")
+    assert slider.input_value() == "3"
+    assert page.locator(".nn-explore .nn-curve").get_attribute("d") != before
+    page.keyboard.press("ArrowDown")
+    assert slider.input_value() == "2"
+    assert page.evaluate(ACTIVE) == active, "the arrow key moved the notebook, too"

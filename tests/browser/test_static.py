@@ -164,9 +164,7 @@ def distance(points, corners):
     """From each point to the nearest place on the line through the corners."""
     if len(corners) == 1:
         return np.abs(points - corners).max(axis=1)
-    best = np.full(len(points), np.inf)
-    for a, b in zip(corners[:-1], corners[1:], strict=True):
-        along = b - a
-        share = np.clip(((points - a) @ along) / max(along @ along, 1e-30), 0, 1)
-        best = np.minimum(best, np.linalg.norm(a + share[:, None] * along - points, axis=1))
-    return best
+    a, along = corners[:-1], np.diff(corners, axis=0)
+    past = points[:, None] - a[None]
+    share = np.clip((past * along).sum(axis=2) / np.maximum((along**2).sum(axis=1), 1e-30), 0, 1)
+    return np.linalg.norm(past - share[:, :, None] * along, axis=2).min(axis=1)
