@@ -5,7 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/00_exercises.ipynb #8f0ea2ca
+# %% ../nbs/00_exercises.ipynb #7cf21280
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
 from .check import Case, exercise
 
 # %% ../nbs/01_passes.ipynb #83e2bf02

@@ -63,7 +63,8 @@ def definitions(cells):
         if cell["cell_type"] != "code" or re.search(r"\bcheck\(|^%", source(cell), re.M):
             continue
         for statement in ast.parse(source(cell)).body:
-            plain = isinstance(statement, ast.Assign) and is_literal(statement.value)
+            plain = (isinstance(statement, ast.Assign) and is_literal(statement.value)
+                     and all(isinstance(target, (ast.Name, ast.Tuple)) for target in statement.targets))
             if plain or isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
                 try:
                     exec(compile(ast.Module([statement], []), "notebook", "exec"), scope)

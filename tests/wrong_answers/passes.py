@@ -1,0 +1,98 @@
+"""Wrong answers to the exercises of lesson 01."""
+import torch
+from torch import nn
+from wrong_answers import wrong
+
+
+@wrong("passes.count", case="one layer", word="got 6")
+def weights_only(sizes):
+    return sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+@wrong("passes.count", case="the net above", word="got 610")
+def a_bias_for_the_inputs_too(sizes):
+    return sum(a * b for a, b in zip(sizes, sizes[1:], strict=False)) + sum(sizes) + (1 - sizes[0] if len(sizes) < 3 else 1)
+
+
+@wrong("passes.count", case="no layer", word="got 5")
+def adds_all_sizes_when_there_is_no_layer(sizes):
+    return sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False)) or sum(sizes)
+
+
+@wrong("passes.count", case="the net above", word="got 48")
+def first_and_last_only(sizes):
+    return (sizes[0] + 1) * sizes[-1] if len(sizes) > 1 else 0
+
+
+@wrong("passes.line_gradients", case="one point", word="0.5 times")
+def forgets_the_factor_two(w, b, x, t):
+    error = w * x + b - t
+    return (error * x).mean(), error.mean()
+
+
+@wrong("passes.line_gradients", case="a batch", word="got")
+def sums_instead_of_means(w, b, x, t):
+    error = w * x + b - t
+    return (2 * error * x).sum(), (2 * error).sum()
+
+
+@wrong("passes.line_gradients", case="a bias", word="got")
+def leaves_the_bias_out_of_the_error(w, b, x, t):
+    error = w * x - t
+    return (2 * error * x).mean(), (2 * error).mean()
+
+
+@wrong("passes.line_gradients", case="a batch", word="got")
+def means_before_the_product(w, b, x, t):
+    error = (w * x + b - t).mean()
+    return 2 * error * x.mean(), 2 * error
+
+
+def loop(model, batches, learning_rate, clear_before=True, clear_each=True, parameters=None):
+    losses = []
+    if clear_before:
+        model.zero_grad()
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        if clear_each:
+            model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in (parameters or (lambda m: m.parameters()))(model):
+                p -= learning_rate * p.grad
+        losses.append(loss.item())
+    return losses
+
+
+@wrong("passes.epoch", case="the weights after three batches", word="expected")
+def never_clears_between_batches(model, batches, learning_rate):
+    return loop(model, batches, learning_rate, clear_each=False)
+
+
+@wrong("passes.epoch", case="gradients left from before", word="expected")
+def clears_after_the_update(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= learning_rate * p.grad
+        model.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@wrong("passes.epoch", case="the biases after one batch", word="expected")
+def forgets_the_biases(model, batches, learning_rate):
+    return loop(model, batches, learning_rate, parameters=lambda m: [layer.weight for layer in m if hasattr(layer, "weight")])
+
+
+@wrong("passes.epoch", case="the loss of one batch", word="return")
+def forgets_to_return(model, batches, learning_rate):
+    loop(model, batches, learning_rate)
+
+
+@wrong("passes.epoch", case="the weights after one batch", word="expected")
+def climbs_instead(model, batches, learning_rate):
+    return loop(model, batches, -learning_rate)
