@@ -12,7 +12,7 @@ RUN := OMP_NUM_THREADS=1 $(BIN)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 STATED := settings.ini constraints.txt setup.py
 
-.PHONY: help lab test lesson export clean-notebooks site bench check-python setup-course setup-all browser test-oldest
+.PHONY: help lab test lesson export replay site bench picture check-python browser
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,13 +36,17 @@ site: $(VENV)/.all  ## build the site into _docs/ (with Quarto when it is instal
 bench: $(VENV)/.all  ## measure the speeds the project promises; writes tests/bench/results/
 	@$(BIN)/python tests/bench/run.py $(BENCH_ARGS)
 
-test-oldest: check-python  ## replay the lessons with the oldest supported torch, assertions deciding
-	@$(MAKE) --no-print-directory VENV=.venv-oldest TORCH='torch==2.9.*' replay-only
-
-replay-only: check-python
-	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet "$(TORCH)" -e '.[course,dev]'
-	@$(RUN)/python -m pytest -q --nbval --replay --replay-outputs=no nbs
+# Without TORCH it uses the pinned set; with it, an environment of its own with that torch, where assertions alone decide.
+ifdef TORCH
+REPLAY_VENV := .venv-torch
+replay: check-python  ## TORCH='2.9.*': replay the lessons on the exported library, with another torch
+	@test -x $(REPLAY_VENV)/bin/python || "$(PYTHON)" -m venv $(REPLAY_VENV)
+	@$(REPLAY_VENV)/bin/python -m pip --disable-pip-version-check install --quiet "torch==$(TORCH)" -e '.[course,dev]'
+	@OMP_NUM_THREADS=1 $(REPLAY_VENV)/bin/python -m pytest -q --nbval --replay --replay-outputs=no nbs
+else
+replay: $(VENV)/.all  ## replay the lessons on the exported library (TORCH='2.9.*': with another torch)
+	@$(RUN)/python -m pytest -q --nbval --replay --replay-outputs=no nbs -n 2 --dist loadfile
+endif
 
 check-python:
 	@test -n "$(PYTHON)" || { echo 'Python 3.11, 3.12 or 3.13 is needed and none was found. Install one, or say where: make PYTHON=/path/to/python3.12 ...'; exit 1; }
@@ -60,6 +64,9 @@ $(VENV)/.all: $(STATED) | $(VENV)/bin/python
 	@echo 'Installing everything the tests need (TensorFlow included) ...'
 	@$(PIP) -e '.[all]'
 	@touch $@
+
+picture: $(VENV)/.all browser  ## draw assets/explorer.png, the picture in the README, anew
+	@$(BIN)/python tests/tools/browser.py picture
 
 # A browser for tests/browser: the system's own when there is one, Debian's package as root, else the one Playwright brings.
 browser: $(VENV)/.all

@@ -326,12 +326,12 @@ def _as_numbers(value: Any, mixed: bool = True) -> np.ndarray | None:
         return None  # one by one: as one array, the whole numbers would no longer be exact
     return np.stack(arrays)
 
-# %% ../nbs/00_check.ipynb #e39da8eb
+# %% ../nbs/00_check.ipynb #e62ed871
 def _differ(expected: Any, got: Any, case: Mapping[str, Any], place: str = "") -> str | None:
     """In what two values differ, after the place where they do; None when they agree."""
     numbers = _as_numbers(expected, mixed=False), _as_numbers(got)
     if isinstance(got, np.ndarray) and got.ndim and isinstance(expected, list):
-        got = list(got)
+        got = [np.asarray(item) for item in got]
     problem: str | None = _expected(expected, got)
     if numbers[0] is not None and numbers[1] is not None:
         problem = _numbers_differ(numbers[0], numbers[1], case)

@@ -173,3 +173,20 @@ def test_only_lessons_that_are_there_are_linked():
     there = {path.stem for path in BOOKS}
     for lesson in [lesson for lessons in COURSE.values() for lesson in lessons]:
         assert lesson.there == (lesson.name in there), lesson
+
+
+def test_readme_map_links_the_lessons_that_are_there():
+    from nnlearn.course import COURSE
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for lesson in [lesson for lessons in COURSE.values() for lesson in lessons]:
+        text = f"{lesson.number} {lesson.title}"
+        assert (f"[{text}](nbs/{lesson.name}.ipynb)" in readme) == lesson.there and text in readme
+    for target in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert (ROOT / target).exists(), target
+
+
+def test_workflows_run_only_what_ci_runs():
+    ours = set(re.findall(r"make (\w+)", (ROOT / ".ci/run").read_text()))
+    for workflow in (ROOT / ".github/workflows").glob("*.yml"):
+        for command in re.findall(r"- run: (.*)", workflow.read_text()):
+            assert re.match(r"make (\w+)", command) and re.match(r"make (\w+)", command)[1] in ours, command

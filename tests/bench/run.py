@@ -1,0 +1,131 @@
+"""`make bench`: measure what the project promises, paired and interleaved; writes results/*.csv and results/README.md.
+
+`python tests/bench/run.py [NAME ...]` runs some of the benchmarks; with none named, all of them.
+"""
+import csv
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results"
+
+
+def seconds(code: str) -> float:
+    """Wall-clock seconds a new Python process takes for some code, measured inside it, start-up left out."""
+    timed = f"import time\nstart = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
+    done = subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def imports(rounds: int = 10) -> list[dict]:
+    """The time of importing names of nnlearn over that of `import torch`, interleaved; a round of warming up first."""
+    import nnlearn
+    every = f"import nnlearn\nfor name in {sorted(nnlearn._WHERE)!r}: getattr(nnlearn, name)"
+    subjects = {"from nnlearn import Registry": "from nnlearn import Registry", "every name at the top": every}
+    pairs: dict[str, list[float]] = {name: [] for name in subjects}
+    for round_ in range(rounds + 1):
+        torch_time = seconds("import torch")
+        for name, code in subjects.items():
+            ratio = seconds(code) / torch_time
+            if round_:
+                pairs[name].append(ratio)
+    return [row("import", name, ratios, "x import torch", 1.15) for name, ratios in pairs.items()]
+
+
+def explorers(redraws: int = 30) -> list[dict]:
+    """Milliseconds of one redraw of each explorer of the lessons, and the kilobytes it adds to a page."""
+    from nnlearn.explore import explore
+    from nnlearn.passes import gradient_step_explorer
+    from nnlearn.schedules import explorer_types
+
+    rows = []
+    made = {"one gradient step": gradient_step_explorer(),
+            "schedules": explore(explorer_types(), x_label="step", y_label="rate", alt="rates")}
+    for name, explorer in made.items():
+        times = []
+        for i in range(redraws):
+            begin = time.perf_counter()
+            redraw(explorer, i)
+            times.append(1000 * (time.perf_counter() - begin))
+        rows.append(row("explorer redraw", name, times, "ms", 100))
+        rows.append(row("explorer on a page", name, [len(explorer.html) / 1024], "KB", 150))
+    return rows
+
+
+def redraw(explorer, i: int) -> None:
+    """Draw one state of an explorer as its live form does."""
+    from nnlearn.explore import _redraw
+    number = i % len(explorer.kinds)
+    values = {name: slider.values[i % len(slider.values)] for name, slider in explorer.kinds[number].sliders.items()}
+    _redraw(explorer, number, values)
+
+
+def lessons() -> list[dict]:
+    """Seconds of each lesson under nbval, one after another, one thread."""
+    rows = []
+    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "--nbval", str(path)], cwd=ROOT, check=True,
+                       capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        rows.append(row("lesson under nbval", path.stem, [time.perf_counter() - begin], "s", 60))
+    mean = statistics.mean(r["median"] for r in rows)
+    return [*rows, row("lesson under nbval", "mean of all", [mean], "s", 20)]
+
+
+def row(what: str, subject: str, values: list[float], unit: str, reach: float) -> dict:
+    """One line of the table: median and spread of the values, and what is to be reached."""
+    median = statistics.median(values)
+    return {"what": what, "subject": subject, "median": round(median, 3), "low": round(min(values), 3),
+            "high": round(max(values), 3), "runs": len(values), "unit": unit, "reach": reach, "reached": median <= reach}
+
+
+BENCHMARKS = {"imports": imports, "explorers": explorers, "lessons": lessons}
+
+
+def write(name: str, rows: list[dict]) -> None:
+    """The rows as CSV."""
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_table() -> None:
+    """All CSV files as one table in Markdown."""
+    lines = ["# Benchmarks", "", f"Measured by `make bench` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+             f"Python {platform.python_version()}. Median (lowest to highest).", "",
+             "| what | subject | measured | reach | |", "| --- | --- | --- | --- | --- |"]
+    for path in sorted(RESULTS.glob("*.csv")):
+        for r in csv.DictReader(path.open(encoding="utf-8")):
+            lines.append(f"| {r['what']} | {r['subject']} | {r['median']} ({r['low']} to {r['high']}) {r['unit']} | "
+                         f"{r['reach']} | {'reached' if r['reached'] == 'True' else '**missed**'} |")
+    (RESULTS / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks; the exit code is 2 for a name that is none."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+        return 2
+    for name in names or BENCHMARKS:
+        print(f"== {name}: {BENCHMARKS[name].__doc__}")
+        rows = BENCHMARKS[name]()
+        write(name, rows)
+        for r in rows:
+            print(f"   {r['what']:<20} {r['subject']:<30} {r['median']:>9} {r['unit']:<15} (reach {r['reach']}) "
+                  f"{'reached' if r['reached'] else 'MISSED'}")
+    write_table()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
