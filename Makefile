@@ -39,7 +39,7 @@ bench: $(VENV)/.all  ## measure the speeds the project promises; writes tests/be
 # Without TORCH it uses the pinned set; with it, an environment of its own with that torch, where assertions alone decide.
 ifdef TORCH
 REPLAY_VENV := .venv-torch
-replay: check-python  ## TORCH='2.9.*': replay the lessons on the exported library, with another torch
+replay: check-python
 	@test -x $(REPLAY_VENV)/bin/python || "$(PYTHON)" -m venv $(REPLAY_VENV)
 	@$(REPLAY_VENV)/bin/python -m pip --disable-pip-version-check install --quiet "torch==$(TORCH)" -e '.[course,dev]'
 	@OMP_NUM_THREADS=1 $(REPLAY_VENV)/bin/python -m pytest -q --nbval --replay --replay-outputs=no nbs

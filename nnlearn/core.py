@@ -75,7 +75,7 @@ def check_keys(
         plural = "s" if len(missing) > 1 else ""
         raise ConfigError(f"missing key{plural}: {', '.join(missing)}.", place=place, accepted=accepted)
 
-# %% ../nbs/00_core.ipynb #a18eca99
+# %% ../nbs/00_core.ipynb #83d08c6d
 class Registry(UserDict):
     """Names to classes or functions. `R["mine"] = f` and `@R.register("mine")` add; `R.build(name, ...)` calls."""
 
@@ -94,6 +94,10 @@ class Registry(UserDict):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and _plain(name) in self.data
+
+    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
+        """The entry of that name, or `default`."""
+        return self[name] if name in self else default
 
     def __setitem__(self, name: str, value: Callable) -> None:
         self._put(name, value, replace=False)
@@ -134,7 +138,8 @@ class Registry(UserDict):
 def _same_definition(old: Any, new: Any) -> bool:
     "True when `new` is `old` defined again, as happens when a notebook cell runs twice."
     where = [(getattr(f, "__module__", None), getattr(f, "__qualname__", None)) for f in (old, new)]
-    return old is new or (where[0] == where[1] and where[0][1] not in (None, "<lambda>"))
+    return old is new or (where[0] == where[1] and where[0][1] is not None
+                           and not where[0][1].endswith("<lambda>"))
 
 # %% ../nbs/00_core.ipynb #c3caf2a2
 def check_params(

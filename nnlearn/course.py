@@ -167,7 +167,7 @@ def has_display() -> bool:
         return False
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
-# %% ../nbs/00_course.ipynb #dc8458ff
+# %% ../nbs/00_course.ipynb #c0229a93
 def lab(
     port: int | None = None,  # None: the first free one from 8888 on
     browser: bool | None = None,  # None: when there is a display
@@ -181,7 +181,8 @@ def lab(
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
                f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--log-level=WARN"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    server = subprocess.Popen(command, env={"KERAS_BACKEND": "torch", **os.environ})
+    # In a session of its own, so that Ctrl-C reaches this process only, which then ends the server.
+    server = subprocess.Popen(command, env={"KERAS_BACKEND": "torch", **os.environ}, start_new_session=True)
     try:
         _wait_for(f"http://127.0.0.1:{port}/api?token={token}", server)
         print(f"The course is open at\n\n    {address}\n\nCtrl-C ends it.", flush=True)
@@ -192,8 +193,16 @@ def lab(
     except KeyboardInterrupt:
         return 0
     finally:
-        server.terminate()
-        server.wait(10)
+        _end(server)
+
+
+def _end(server: subprocess.Popen, seconds: float = 5) -> None:
+    server.terminate()
+    try:
+        server.wait(seconds)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _wait_for(address: str, server: subprocess.Popen, seconds: float = 60) -> None:
@@ -207,7 +216,7 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 60) -> No
             time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not answer within {seconds:.0f} s.")
 
-# %% ../nbs/00_course.ipynb #63edfad4
+# %% ../nbs/00_course.ipynb #fc198d09
 def main(
     arguments: Sequence[str] | None = None,  # None: those of the command line
 ) -> int:  # the exit code
@@ -229,11 +238,14 @@ def main(
     try:
         if options.command == "lab":
             return lab(options.port, options.browser)
-        print(doctor() if options.command == "doctor" else parser.format_help())
+        print(doctor() if options.command == "doctor" else parser.format_help(), flush=True)
         return 0
     except ConfigError as error:
         print(f"nnlearn: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (RuntimeError, OSError) as error:
         print(f"nnlearn: {error}", file=sys.stderr)
         return 1

@@ -16,10 +16,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = """async () => {
-  await window.jupyterapp.restored;
-  const widget = window.jupyterapp.shell.currentWidget;
-  await widget.context.ready; await widget.sessionContext.ready;
-  await widget.sessionContext.session.kernel.info;
+  const ready = async () => {
+    await window.jupyterapp.restored;
+    const widget = window.jupyterapp.shell.currentWidget;
+    await widget.context.ready; await widget.sessionContext.ready;
+    await widget.sessionContext.session.kernel.info;
+  };
+  const late = new Promise((_, refuse) => setTimeout(() => refuse(new Error("no kernel within a minute")), 60000));
+  await Promise.race([ready(), late]);
 }"""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync"]
@@ -114,7 +118,8 @@ def open_lab(lab, open_page):
     def opened(notebook: str, source: str | None = None):
         if source is not None:
             cell = nbformat.v4.new_code_cell(source)
-            nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("")]), folder / notebook)
+            kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / notebook)
         if not (folder / notebook).exists():
             shutil.copy(ROOT / "nbs" / notebook, folder / notebook)
         workspace = f"{address}/lab/workspaces/{secrets.token_hex(8)}"

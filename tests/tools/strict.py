@@ -6,12 +6,12 @@ size, explorers by the data they hold.
 `pytest --nbval --replay nbs` does the same with every exported cell replaced by an import of what it became in the
 library; `--replay-outputs=no` lets the assertions decide alone.
 """
-import ast
 import base64
 import math
 import os
 import re
 import struct
+import symtable
 import tempfile
 
 import nbval.plugin
@@ -146,29 +146,9 @@ def outputs_difference(stored: list, found: list) -> str | None:
 # Replaying
 
 def assigned_names(source: str) -> list[str]:
-    """The names that a cell's top level binds, private ones and imports too."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-            names.append(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names += [a.asname or a.name.split(".")[0] for a in node.names]
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.append(node.id)
-    top = {n.id for s in ast.parse(source).body for n in top_level_names(s)} | {
-        s.name for s in ast.parse(source).body if isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))} | {
-        a.asname or a.name.split(".")[0] for s in ast.walk(ast.parse(source)) if isinstance(s, (ast.Import, ast.ImportFrom))
-        and s.col_offset == 0 for a in s.names}
-    return sorted({n for n in names if n in top})
-
-
-def top_level_names(statement: ast.stmt):
-    """The name nodes stored into by one statement, functions and classes left out."""
-    if isinstance(statement, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-        return
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node
+    """The names that a cell binds at its top level, private ones and imports too."""
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+    return sorted(s.get_name() for s in symbols if s.is_assigned() or s.is_imported() or s.is_namespace())
 
 
 def replayed(source: str, module: str, package: str = "nnlearn") -> str:
