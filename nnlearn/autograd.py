@@ -167,11 +167,11 @@ def unbroadcast(
     repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1)
     return gradient.sum(axis=repeated, keepdims=True)
 
-# %% ../nbs/02_autograd.ipynb #34b21132
+# %% ../nbs/02_autograd.ipynb #8025813e
 class Arithmetic(Node):
     """A node with `+ - * / **`, broadcasting as NumPy does."""
 
-    def _other(self, value: Any) -> Node:
+    def _other(self, value: Any) -> Any:
         return value if isinstance(value, Node) else type(self)(value, name="constant")
 
     def _binary(self, other: Node, data: np.ndarray, rule: Callable, name: str) -> Any:
@@ -199,13 +199,13 @@ class Arithmetic(Node):
         return self + (-value if isinstance(value, Arithmetic) else self._other(-np.asarray(value)))
 
     def __truediv__(self, value: Any) -> Any:
-        return self * self._other(value) ** -1.0  # type: ignore[operator]
+        return self * self._other(value) ** -1.0
 
     def __rsub__(self, value: Any) -> Any:
-        return self._other(value) - self  # type: ignore[operator]
+        return self._other(value) - self
 
     def __rtruediv__(self, value: Any) -> Any:
-        return self._other(value) / self  # type: ignore[operator]
+        return self._other(value) / self
 
     __radd__, __rmul__ = __add__, __mul__
 

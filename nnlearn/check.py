@@ -373,14 +373,14 @@ def _run_case(case: Case, subject: Any, is_value: bool) -> Any:
     except BaseException as error:
         return {"error": _error(error, skip=getattr(case.call, "__code__", None))}
 
-# %% ../nbs/00_check.ipynb #8da00881
+# %% ../nbs/00_check.ipynb #a2096254
 def _argument(key: int | str) -> str:
     return f"argument `{key}`" if isinstance(key, str) else f"argument {key + 1}"
 
 
 def _seed() -> None:
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 

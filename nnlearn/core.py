@@ -75,7 +75,7 @@ def check_keys(
         plural = "s" if len(missing) > 1 else ""
         raise ConfigError(f"missing key{plural}: {', '.join(missing)}.", place=place, accepted=accepted)
 
-# %% ../nbs/00_core.ipynb #83d08c6d
+# %% ../nbs/00_core.ipynb #91fa25b5
 class Registry(UserDict):
     """Names to classes or functions. `R["mine"] = f` and `@R.register("mine")` add; `R.build(name, ...)` calls."""
 
@@ -95,7 +95,7 @@ class Registry(UserDict):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and _plain(name) in self.data
 
-    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, name: str, default: Any = None) -> Any:
         """The entry of that name, or `default`."""
         return self[name] if name in self else default
 

@@ -69,7 +69,7 @@ def trace_shapes(
             module.training = mode
     return trace
 
-# %% ../nbs/01_passes.ipynb #a1e4801c
+# %% ../nbs/01_passes.ipynb #4c4e238c
 class GradientError(AssertionError):
     """A gradient that is not what finite differences give; the message names the entry."""
 
@@ -92,10 +92,10 @@ def gradient_check(
         given = np.zeros_like(arrays[i]) if tensor.grad is None else _array(tensor.grad)
         for entry in np.ndindex(arrays[i].shape):
             tried = _difference(fn, inputs, arrays, i, entry, eps)
-            error = abs(given[entry] - tried) / max(1.0, abs(given[entry]), abs(tried))
+            found = float(given[entry])
+            error = abs(found - tried) / max(1.0, abs(found), abs(tried))
             if not error <= tol:
-                raise GradientError(f"input {i}, entry {entry}: backward gives {given[entry]:.6g}, finite differences "
-                                    f"give {tried:.6g}.")
+                raise GradientError(f"input {i}, entry {entry}: backward gives {found:.6g}, finite differences give {tried:.6g}.")
             worst = max(worst, error)
     return worst
 
@@ -131,7 +131,7 @@ def _difference(fn: Callable, inputs: Sequence[Any], arrays: list[np.ndarray], i
         values.append(float(_array(fn(*[_like(v, a) for v, a in zip(inputs, moved, strict=True)])).reshape(())))
     return (values[0] - values[1]) / (2 * eps)
 
-# %% ../nbs/01_passes.ipynb #e801a8a3
+# %% ../nbs/01_passes.ipynb #e10b59d1
 def manual_step(
     model: nn.Module,  # its parameters hold gradients
     learning_rate: float,  # above 0
@@ -139,12 +139,12 @@ def manual_step(
     """One step of gradient descent on every parameter, in place: what `torch.optim.SGD(...).step()` does."""
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < math.inf:
         raise ConfigError(f"a number above 0 is needed, not {learning_rate!r}.", place="manual_step.learning_rate")
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    if not parameters:
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+    if not pairs:
         raise ConfigError("no parameter has a gradient; call loss.backward() first.", place="manual_step")
     with torch.no_grad():
-        for parameter in parameters:
-            parameter -= learning_rate * parameter.grad
+        for parameter, gradient in pairs:
+            parameter -= learning_rate * gradient
 
 # %% ../nbs/01_passes.ipynb #fcf31575
 def descend_parabola(

@@ -36,7 +36,8 @@ def replace_text(output, old, new):
 
 
 BREAKS = {
-    "changed_number": ("number", lambda nb: replace_text(outputs_of(nb, "number")[0], "9e-05", "1e-05"), "1e-05 is stored, 9e-05 was found"),
+    "changed_number": ("number", lambda nb: replace_text(outputs_of(nb, "number")[0], "9e-05", "1e-05"),
+                       "1e-05 is stored, 9e-05 was found"),
     "last_digit": ("rounded", lambda nb: replace_text(outputs_of(nb, "rounded")[0], "0.6667", "0.6657"), "0.6657 is stored"),
     "whole_number": ("rounded", lambda nb: replace_text(outputs_of(nb, "rounded")[0], "1437", "1438"), "1438 is stored, 1437 was found"),
     "changed_text": ("text", lambda nb: replace_text(outputs_of(nb, "text")[0], "falls", "rises"), "the text differs"),
@@ -114,7 +115,8 @@ def test_cells_are_compared_though_their_counts_were_cleaned(verdicts):
 
 
 def test_replay_rejects_a_module_that_lacks_what_its_notebook_has(tmp_path):
-    cells = ["#| default_exp maths", "import math", "#| export\ndef area(radius):\n    return math.pi * radius**2", "print(round(area(2), 3))"]
+    cells = ["#| default_exp maths", "import math", "#| export\ndef area(radius):\n    return math.pi * radius**2",
+             "print(round(area(2), 3))"]
     package = tmp_path / "brokenlib"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -149,8 +151,9 @@ def test_tolerance_of_numbers(stored, found, same):
 
 
 def test_replay_binds_private_names_and_imports():
-    source = "#| export\nimport math\nfrom os import path as p\n_low, high = 1, 2\nclass A: x = 3\ndef _f():\n    inner = 1\n    return inner\n"
-    assert strict.replayed(source, "m") == "from nnlearn.m import (A, _f, _low, high, math, p)"
+    source = ("#| export\nimport math\nfrom os import path as p\n_low, high = 1, 2\nlists = [inside for inside in (1, 2)]\n"
+              "class A: x = 3\ndef _f():\n    inner = 1\n    return inner\n")
+    assert strict.replayed(source, "m") == "from nnlearn.m import (A, _f, _low, high, lists, math, p)"
     assert strict.replayed("#| export exercises\ndef g(): ...", "m") == "from nnlearn.exercises import (g)"
     assert strict.replayed("x = 1", "m") == "x = 1"
 

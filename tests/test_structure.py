@@ -78,7 +78,8 @@ def test_exported_cells_import_only_leftwards(path):
         if module in ("exercises", "__init__", "course"):
             continue
         for node in ast.walk(ast.parse(source)):
-            names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 first = (name or "").split(".")[0]
                 assert first not in ("nbdev", "fastcore", "execnb"), f"{path.name}: {name}"

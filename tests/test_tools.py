@@ -236,7 +236,8 @@ def port():
 def test_make_lab_serves_the_home_notebook(tmp_path, user):
     """`make lab` with an empty home folder, as root and as an ordinary user: the address it prints serves the course."""
     before = as_ordinary_user() if user == "ordinary" else []
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "COV_", "COVERAGE", "MAKE"))} | {"HOME": str(tmp_path), "CI": "1"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "COV_", "COVERAGE", "MAKE"))}
+    env |= {"HOME": str(tmp_path), "CI": "1"}
     at = port()
     server = subprocess.Popen([*before, "make", "lab", f"LAB_ARGS=--port {at}"], cwd=ROOT, env=env, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)

@@ -1,5 +1,6 @@
 """Wrong answers to the exercises of lesson 02."""
 import numpy as np
+
 from wrong_answers import wrong
 
 

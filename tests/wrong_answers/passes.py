@@ -1,6 +1,7 @@
 """Wrong answers to the exercises of lesson 01."""
 import torch
 from torch import nn
+
 from wrong_answers import wrong
 
 
