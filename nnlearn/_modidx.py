@@ -236,6 +236,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'nnlearn.measure.Row': ('measure.html#row', 'nnlearn/measure.py'),
                                  'nnlearn.measure._folder_bytes': ('measure.html#_folder_bytes', 'nnlearn/measure.py'),
                                  'nnlearn.measure._measure_row': ('measure.html#_measure_row', 'nnlearn/measure.py'),
+                                 'nnlearn.measure._quiet': ('measure.html#_quiet', 'nnlearn/measure.py'),
                                  'nnlearn.measure._reload': ('measure.html#_reload', 'nnlearn/measure.py'),
                                  'nnlearn.measure.compare': ('measure.html#compare', 'nnlearn/measure.py'),
                                  'nnlearn.measure.latency': ('measure.html#latency', 'nnlearn/measure.py'),

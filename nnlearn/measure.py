@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Bytes', 'model_bytes', 'Latency', 'latency', 'operations', 'what_runs', 'Row', 'compare', 'Comparison']
 
-# %% ../nbs/00_measure.ipynb #4f33565d
+# %% ../nbs/00_measure.ipynb #6e8f8173
+import contextlib
 import csv
 import gzip
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,7 @@ def operations(
         model(*arguments)
     return counter.get_total_flops() // 2
 
-# %% ../nbs/00_measure.ipynb #e4982e6a
+# %% ../nbs/00_measure.ipynb #a74bbf86
 def what_runs(
     fn: Callable,  # a module, or a callable with an attribute `runs`
     example: Any,  # an input, or a tuple of inputs
@@ -112,10 +113,23 @@ def what_runs(
     if isinstance(getattr(fn, "runs", None), str):
         return fn.runs  # type: ignore[attr-defined]
     arguments = example if isinstance(example, tuple) else (example,)
-    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with _quiet(), torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         fn(*arguments)
     events = [event for event in profile.key_averages() if not event.key.startswith("ProfilerStep")]
     return max(events, key=lambda event: event.self_cpu_time_total).key if events else "nothing torch knows of"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    "Keep what the profiler's C++ code writes to standard error out of the way."
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 # %% ../nbs/00_measure.ipynb #234b5a74
 @dataclass(frozen=True)
