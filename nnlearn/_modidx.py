@@ -320,6 +320,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'nnlearn.schedules._check_schedule': ('schedules.html#_check_schedule', 'nnlearn/schedules.py'),
                                    'nnlearn.schedules._check_sequence': ('schedules.html#_check_sequence', 'nnlearn/schedules.py'),
                                    'nnlearn.schedules._epoch_schedule': ('schedules.html#_epoch_schedule', 'nnlearn/schedules.py'),
+                                   'nnlearn.schedules._from_sliders': ('schedules.html#_from_sliders', 'nnlearn/schedules.py'),
                                    'nnlearn.schedules._horizon': ('schedules.html#_horizon', 'nnlearn/schedules.py'),
                                    'nnlearn.schedules._keras_callback': ('schedules.html#_keras_callback', 'nnlearn/schedules.py'),
                                    'nnlearn.schedules._name': ('schedules.html#_name', 'nnlearn/schedules.py'),

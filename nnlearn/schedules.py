@@ -626,36 +626,48 @@ def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epo
 
     return WarmupScheduler()
 
-# %% ../nbs/09_schedules.ipynb #992206e1
+# %% ../nbs/09_schedules.ipynb #5d1ec743
+_EXPLORED: dict[str, dict[str, list]] = {
+    "cosine_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [400, 600, 800], "alpha": [0.0, 0.1, 0.3],
+                     "warmup_steps": [0, 50, 200]},
+    "constant": {"learning_rate": [0.01, 0.03, 0.1], "warmup_steps": [0, 50, 200], "warmup_start_lr": [1e-8, 0.005]},
+    "step_decay": {"learning_rate": [0.03, 0.1], "step_size": [100, 200, 300], "gamma": [0.1, 0.3, 0.5, 0.8],
+                   "warmup_steps": [0, 100]},
+    "multi_step": {"learning_rate": [0.03, 0.1], "first": [100, 200, 300], "second": [500, 700], "gamma": [0.1, 0.3, 0.5]},
+    "piecewise_constant": {"boundary": [200, 400, 600], "before": [0.02, 0.05, 0.1], "after": [0.0, 0.01, 0.03]},
+    "exponential_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [100, 200, 400], "decay_rate": [0.3, 0.5, 0.8],
+                          "staircase": [False, True]},
+    "polynomial_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [400, 900], "end": [0.0, 0.005],
+                         "power": [0.5, 1.0, 2.0, 3.0]},
+    "cosine_decay_restarts": {"learning_rate": [0.1], "decay_steps": [100, 200], "t_mul": [1.0, 1.5, 2.0],
+                              "m_mul": [0.5, 0.8, 1.0], "alpha": [0.0, 0.2]},
+    "one_cycle": {"max_lr": [0.1], "total_steps": [600, 1000], "div_factor": [5.0, 25.0], "pct_start": [0.1, 0.3, 0.5],
+                  "final_lr": [None, 0.01]},
+    "warmup_stable_decay": {"learning_rate": [0.1], "warmup_steps": [0, 50, 150], "stable_steps": [200, 400, 600],
+                            "decay_steps": [100, 200], "end": [0.0, 0.01]},
+    "inverse_sqrt": {"learning_rate": [0.03, 0.1], "warmup_steps": [20, 50, 100, 200, 400]},
+}
+
+
 def explorer_types(
     steps: int = 1000,  # length of the curves
 ) -> dict[str, Any]:  # type name to (draw, sliders), as `explore` takes it
-    """The types of the schedule explorer, each with the sliders of its parameters."""
+    """The types of the schedule explorer: those of the flat dict form, with its keys as sliders."""
     from nnlearn.explore import Slider
 
-    rate = Slider([0.01, 0.03, 0.1], "peak learning rate", start=0.1)
-    warm = Slider([0, 50, 100, 200], "warmup", "steps", start=0)
     count = np.arange(steps)
 
-    def draw(make: Callable[..., Schedule]) -> Callable[..., dict[str, Any]]:
-        return lambda **values: {"learning rate": (count, make(**values)(count))}
+    def draw(name: str) -> Callable[..., dict[str, Any]]:
+        return lambda **values: {"learning rate": (count, _from_sliders(name, values)(count))}
 
-    types: dict[str, tuple[Callable[..., Schedule], dict[str, Any]]] = {
-        "cosine decay": (lambda rate, alpha, length, warmup: Warmup(CosineDecay(rate, length, alpha), warmup),
-                         {"rate": rate, "alpha": [0.0, 0.1, 0.3], "length": Slider([400, 600, 800], "decay_steps"), "warmup": warm}),
-        "step decay": (lambda rate, size, gamma: StepDecay(rate, size, gamma),
-                       {"rate": rate, "size": Slider([100, 200, 300], "step_size", "steps"), "gamma": [0.1, 0.3, 0.5, 0.8]}),
-        "exponential decay": (lambda rate, decay_rate, staircase: ExponentialDecay(rate, 200, decay_rate, staircase),
-                              {"rate": rate, "decay_rate": [0.3, 0.5, 0.7, 0.9], "staircase": [False, True]}),
-        "polynomial decay": (lambda rate, power, end: PolynomialDecay(rate, 900, end, power),
-                             {"rate": rate, "power": [0.5, 1.0, 2.0, 3.0], "end": [0.0, 0.002, 0.005]}),
-        "cosine with restarts": (lambda rate, t_mul, m_mul: CosineDecayRestarts(rate, 150, t_mul, m_mul),
-                                 {"rate": rate, "t_mul": [1.0, 1.5, 2.0], "m_mul": [0.5, 0.7, 0.9, 1.0]}),
-        "one-cycle": (lambda rate, div_factor, pct_start: OneCycle(rate, 1000, div_factor, pct_start),
-                      {"rate": rate, "div_factor": [5.0, 10.0, 25.0], "pct_start": [0.1, 0.2, 0.3, 0.5]}),
-        "warmup-stable-decay": (lambda rate, warmup, decay: WarmupStableDecay(rate, warmup, 950 - warmup - decay, decay),
-                                {"rate": rate, "warmup": warm, "decay": Slider([100, 200, 400], "decay_steps", "steps")}),
-        "inverse square root": (lambda rate, warmup: InverseSqrt(rate, warmup),
-                                {"rate": rate, "warmup": Slider([20, 50, 100, 200, 400], "warmup", "steps")}),
-    }
-    return {name: (draw(make), sliders) for name, (make, sliders) in types.items()}
+    return {name: (draw(name), {key: Slider(values, unit="steps" if key.endswith("_steps") else "", start=values[0])
+                                for key, values in sliders.items()}) for name, sliders in _EXPLORED.items()}
+
+
+def _from_sliders(name: str, values: dict[str, Any]) -> Schedule:
+    "The schedule at a position of the sliders; lists are made of single values."
+    if name == "multi_step":
+        values = {"milestones": [values.pop("first"), values.pop("second")], **values}
+    if name == "piecewise_constant":
+        values = {"boundaries": [values["boundary"]], "values": [values["before"], values["after"]]}
+    return learning_rate_schedule_builder({"type": name, **values})

@@ -33,8 +33,25 @@ def install() -> None:
                     "chromium"], check=False)
 
 
+def picture(target: str = "assets/explorer.png") -> None:
+    """Draw the README's picture of an explorer anew: the schedules, as a page without a kernel shows them."""
+    from playwright.sync_api import sync_playwright
+
+    from nnlearn.explore import explore
+    from nnlearn.schedules import explorer_types
+    explorer = explore(explorer_types(), title="Learning rate schedules", x_label="optimizer step", y_label="learning rate",
+                       alt="The learning rate of the chosen schedule against the optimizer step")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find(), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 860, "height": 700}, device_scale_factor=2, color_scheme="light")
+        page.set_content(f"<body style='margin:24px;font-family:sans-serif'>{explorer.html}</body>")
+        page.wait_for_selector(".nn-explore input[type=range]")
+        page.locator(".nn-explore").screenshot(path=target)
+        browser.close()
+
+
 def main() -> int:
-    """Say where the browser is, or how to get one."""
+    """Say where the browser is, or how to get one; with `picture`, draw the README's picture."""
     if find() is None:
         print("No browser found: installing Chromium for the browser tests ...", flush=True)
         install()
@@ -43,6 +60,8 @@ def main() -> int:
         print("The browser tests need Chromium. Install it (Debian: apt-get install chromium; macOS: Chrome), "
               "or set CHROMIUM=/path/to/it.")
         return 1
+    if sys.argv[1:] == ["picture"]:
+        picture()
     print(f"Browser: {path}")
     return 0
 
