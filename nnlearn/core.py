@@ -75,9 +75,9 @@ def check_keys(
         plural = "s" if len(missing) > 1 else ""
         raise ConfigError(f"missing key{plural}: {', '.join(missing)}.", place=place, accepted=accepted)
 
-# %% ../nbs/00_core.ipynb #91fa25b5
-class Registry(UserDict):
-    """Names to classes or functions. `R["mine"] = f` and `@R.register("mine")` add; `R.build(name, ...)` calls."""
+# %% ../nbs/00_core.ipynb #e587bc88
+class _Names(UserDict):
+    """A dict whose keys are names: case, dashes and spaces do not count, unknown ones are answered with the nearest."""
 
     def __init__(
         self,
@@ -99,12 +99,16 @@ class Registry(UserDict):
         """The entry of that name, or `default`."""
         return self[name] if name in self else default
 
-    def __setitem__(self, name: str, value: Callable) -> None:
-        self._put(name, value, replace=False)
-
     def __delitem__(self, name: str) -> None:
         self[name]
         del self.data[_plain(name)]
+
+# %% ../nbs/00_core.ipynb #d206d656
+class Registry(_Names):
+    """Names to classes or functions. `R["mine"] = f` and `@R.register("mine")` add; `R.build(name, ...)` calls."""
+
+    def __setitem__(self, name: str, value: Callable) -> None:
+        self._put(name, value, replace=False)
 
     def _put(self, name: str, value: Callable, replace: bool) -> None:
         if not isinstance(name, str) or not callable(value):

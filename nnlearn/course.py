@@ -167,7 +167,7 @@ def has_display() -> bool:
         return False
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
-# %% ../nbs/00_course.ipynb #c0229a93
+# %% ../nbs/00_course.ipynb #282617a3
 def lab(
     port: int | None = None,  # None: the first free one from 8888 on
     browser: bool | None = None,  # None: when there is a display
@@ -195,7 +195,7 @@ def lab(
     finally:
         _end(server)
 
-
+# %% ../nbs/00_course.ipynb #760e8ae3
 def _end(server: subprocess.Popen, seconds: float = 5) -> None:
     server.terminate()
     try:

@@ -78,7 +78,7 @@ def openml(
                           "mnist_sample(), which need none.", place="openml") from error
     return _stratified(data.data.reshape(-1, *shape) / 255.0, data.target.astype(np.int64), split_seed)
 
-# %% ../nbs/00_datasets.ipynb #a0b7a31b
+# %% ../nbs/00_datasets.ipynb #7cbe6d83
 def xor(
     points: int = 400,  # how many points
     noise: float = 0.1,  # standard deviation of the noise on each coordinate
@@ -90,7 +90,7 @@ def xor(
     inputs = corner + noise * rng.standard_normal((points, 2))
     return torch.tensor(inputs, dtype=torch.float32), torch.tensor(corner[:, 0] ^ corner[:, 1])
 
-
+# %% ../nbs/00_datasets.ipynb #8a561eca
 def spirals(
     points: int = 400,  # how many points, both arms together
     noise: float = 0.05,  # standard deviation of the noise on each coordinate
@@ -105,7 +105,7 @@ def spirals(
     inputs = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + noise * rng.standard_normal((points, 2))
     return torch.tensor(inputs, dtype=torch.float32), torch.tensor(label)
 
-
+# %% ../nbs/00_datasets.ipynb #78ca4007
 def blobs(
     points: int = 300,  # how many points
     classes: int = 3,  # how many clouds

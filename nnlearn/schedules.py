@@ -33,7 +33,7 @@ def _as_steps(step: Any) -> np.ndarray:
         raise ConfigError(f"a step is counted from 0, so {steps.min()} cannot be one.", place="step")
     return steps.astype(np.float64)
 
-# %% ../nbs/09_schedules.ipynb #afcc277c
+# %% ../nbs/09_schedules.ipynb #945b8770
 _RATE, _COUNT = (float, 0.0, math.inf), (int, 1, 2**53)
 _RULES: dict[str, tuple[type, float, float]] = {
     "learning_rate": _RATE, "max_lr": _RATE, "final_lr": _RATE, "end": _RATE, "warmup_start_lr": _RATE, "minimum": _RATE,
@@ -43,7 +43,7 @@ _RULES: dict[str, tuple[type, float, float]] = {
     "stable_steps": (int, 0, 2**53),
 }
 
-
+# %% ../nbs/09_schedules.ipynb #9608fbd5
 def _check_number(value: Any, rule: tuple[type, float, float], place: str) -> None:
     "Raise `ConfigError` unless `value` is a number of the rule's kind within its range."
     kind, low, high = rule
@@ -370,7 +370,7 @@ SCHEDULES = Registry("schedule", {
     "polynomial_decay": PolynomialDecay, "one_cycle": OneCycle, "warmup_stable_decay": WarmupStableDecay,
     "inverse_sqrt": InverseSqrt, "warmup": Warmup, "sequence": Sequence, "floor": Floor})
 
-# %% ../nbs/09_schedules.ipynb #5be203a2
+# %% ../nbs/09_schedules.ipynb #443f957e
 class ScheduleLR(LRScheduler):
     """A torch scheduler that follows a `Schedule`: one `step()` after each `optimizer.step()`, exact under `state_dict`."""
 
@@ -395,7 +395,7 @@ class ScheduleLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The step, the ratios and the schedule's config: plain values, loadable with `weights_only=True`."""
-        return {"last_epoch": self.last_epoch, "ratios": list(self.ratios), "schedule": to_config(self.schedule)}
+        return {"last_epoch": self.last_epoch, "ratios": self.ratios, "schedule": to_config(self.schedule)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at the saved step and set the optimizer's rates; another schedule is refused."""
@@ -404,9 +404,9 @@ class ScheduleLR(LRScheduler):
                               "change the schedule in mid-run, make a new one and do not load this state.", place="scheduler")
         self.last_epoch, self.ratios = state_dict["last_epoch"], list(state_dict["ratios"])
         self._step_count = self.last_epoch + 1
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 # %% ../nbs/09_schedules.ipynb #f05ed5ce
 def to_config(
@@ -451,7 +451,7 @@ def keras_schedule_class() -> type:
 
     return KerasSchedule
 
-# %% ../nbs/09_schedules.ipynb #21378eaa
+# %% ../nbs/09_schedules.ipynb #0de15ca8
 _OPTIMIZER_KEYS = dict.fromkeys(["beta_1", "beta_2", "epsilon", "amsgrad", "rho", "momentum", "nesterov", "centered",
                                  "weight_decay", "gradient_clipping_by_value", "gradient_clipping_by_norm",
                                  "gradient_clipping_by_norm_local"], "optimizer")
@@ -469,7 +469,7 @@ def learning_rate_schedule_builder(
     schedule = _build(config, "schedule")
     return schedule.keras() if framework == "keras" else schedule
 
-
+# %% ../nbs/09_schedules.ipynb #82782b61
 def _build(config: Any, place: str) -> Schedule:
     check_keys(config, config if isinstance(config, Mapping) else (), ["type"], place)
     if config["type"] not in SCHEDULES:
@@ -493,7 +493,7 @@ def _build_inner(value: Any, place: str) -> Any:
         return [_build_inner(v, f"{place}[{i}]") for i, v in enumerate(value)]
     return value
 
-# %% ../nbs/09_schedules.ipynb #f3931e9a
+# %% ../nbs/09_schedules.ipynb #8f317f53
 SCHEDULERS = Registry("scheduler", {
     "step": lr_scheduler.StepLR, "multi_step": lr_scheduler.MultiStepLR, "exponential": lr_scheduler.ExponentialLR,
     "reduce_on_plateau": lr_scheduler.ReduceLROnPlateau, "cosine_annealing": lr_scheduler.CosineAnnealingLR,
@@ -507,7 +507,7 @@ DEFAULT_SCHEDULER_PARAMS: dict[str, dict[str, Any]] = {
     "one_cycle": {}, "polynomial": {"total_iters": 100, "power": 1.0},
     "linear": {"start_factor": 0.1, "total_iters": 10}}
 
-
+# %% ../nbs/09_schedules.ipynb #5fc724d4
 def get_scheduler(
     name: str,  # a name in SCHEDULERS (torch's own) or in SCHEDULES (ours)
     optimizer: torch.optim.Optimizer,  # whose rates it sets
@@ -582,7 +582,7 @@ def _epoch_schedule(section: Mapping[str, Any], max_lr: float, steps_per_epoch: 
         after = Floor(StepDecay(max_lr, section["step_size"] * steps_per_epoch, section["gamma"]), low)
     return Warmup(after, warmup, low)
 
-# %% ../nbs/09_schedules.ipynb #0305b064
+# %% ../nbs/09_schedules.ipynb #9d915b84
 def get_warmup_scheduler(
     config: Mapping[str, Any],  # the whole YAML document, or its part `training.lr_schedule`
     optimizer: torch.optim.Optimizer | None = None,  # torch: whose rates it sets
@@ -603,7 +603,7 @@ def get_warmup_scheduler(
     rate = section["max_lr"] if section["max_lr"] is not None else float(optimizer.param_groups[0]["lr"])
     return _epoch_schedule(section, rate, steps_per_epoch, epochs).torch(optimizer)
 
-
+# %% ../nbs/09_schedules.ipynb #6de2cfc3
 def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epochs: int | None) -> Any:
     "A callback that sets the optimizer's rate before every batch."
     keras_schedule_class()
@@ -626,7 +626,7 @@ def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epo
 
     return WarmupScheduler()
 
-# %% ../nbs/09_schedules.ipynb #5d1ec743
+# %% ../nbs/09_schedules.ipynb #16acfe8a
 _EXPLORED: dict[str, dict[str, list]] = {
     "cosine_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [400, 600, 800], "alpha": [0.0, 0.1, 0.3],
                      "warmup_steps": [0, 50, 200]},
@@ -648,7 +648,7 @@ _EXPLORED: dict[str, dict[str, list]] = {
     "inverse_sqrt": {"learning_rate": [0.03, 0.1], "warmup_steps": [20, 50, 100, 200, 400]},
 }
 
-
+# %% ../nbs/09_schedules.ipynb #bfe83190
 def explorer_types(
     steps: int = 1000,  # length of the curves
 ) -> dict[str, Any]:  # type name to (draw, sliders), as `explore` takes it
