@@ -26,18 +26,18 @@ from .check import Case, exercise
 def _count(sizes):
     return sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
 
-# %% ../nbs/01_passes.ipynb #67806d2f
+# %% ../nbs/01_passes.ipynb #c1c6dbaa
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
-def _batch(*values):
+def _doubles(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
 @exercise("passes.line_gradients", cases=[
-    Case("one point", args=(3.0, 0.0, _batch(2.0), _batch(1.0)), why="The example above: 2 (wx + b - t) x is 20 for w, 10 for b."),
-    Case("a bias", args=(1.0, 2.0, _batch(1.0), _batch(1.0)), why="The error is wx + b - t; here it is 2."),
-    Case("a batch", args=(0.5, -1.0, _batch(1.0, 2.0, 4.0), _batch(0.0, 3.0, 1.0)), why="The loss is a mean, so the gradients are means too."),
-    Case("a perfect fit", args=(2.0, 1.0, _batch(0.0, 1.0), _batch(1.0, 3.0)), why="At the minimum both gradients are 0."),
+    Case("one point", args=(3.0, 0.0, _doubles(2.0), _doubles(1.0)), why="The example above: 2 (wx + b - t) x is 20 for w, 10 for b."),
+    Case("a bias", args=(1.0, 2.0, _doubles(1.0), _doubles(1.0)), why="The error is wx + b - t; here it is 2."),
+    Case("a batch", args=(0.5, -1.0, _doubles(1.0, 2.0, 4.0), _doubles(0.0, 3.0, 1.0)), why="The loss is a mean, so the gradients are means too."),
+    Case("a perfect fit", args=(2.0, 1.0, _doubles(0.0, 1.0), _doubles(1.0, 3.0)), why="At the minimum both gradients are 0."),
 ], hints=["The chain rule: the derivative of the square, times the derivative of what is inside.",
           "Inside stands w x + b - t. Its derivative is x for w and 1 for b.",
           "`error = w * x + b - t`; the gradients are the means of `2 * error * x` and `2 * error`."])
@@ -45,31 +45,50 @@ def _line_gradients(w, b, x, t):
     error = w * x + b - t
     return (2 * error * x).mean(), (2 * error).mean()
 
-# %% ../nbs/01_passes.ipynb #d6c806c7
+# %% ../nbs/01_passes.ipynb #b29ce9e9
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
-def _after_an_epoch(answer, batches=3, stale=False):
-    "What comes back, and the weights and biases after the epoch."
+def _epoch_task(batches):
+    "A small net with weights and biases drawn at random, and batches to learn."
     rng = torch.Generator().manual_seed(3)
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=rng, dtype=torch.float64))
-    data = [(torch.randn(6, 4, generator=rng, dtype=torch.float64), torch.randint(0, 3, (6,), generator=rng)) for _ in range(batches)]
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=rng, dtype=torch.float64)
+    return model, [(torch.randn(6, 4, generator=rng, dtype=torch.float64), torch.randint(0, 3, (6,), generator=rng))
+                   for _ in range(batches)]
+
+
+def _epoch_losses(answer, batches):
+    return answer(*_epoch_task(batches), 0.1)
+
+
+def _kind_of_loss(answer):
+    return "a float" if isinstance(_epoch_losses(answer, 1)[0], float) else f"a {type(_epoch_losses(answer, 1)[0]).__name__}"
+
+
+def _after_an_epoch(answer, kind, batches=1, stale=False):
+    "The weights or the biases after the epoch."
+    model, data = _epoch_task(batches)
     if stale:
         nn.functional.cross_entropy(model(data[0][0]), data[0][1]).backward()
-    losses = answer(model, data, 0.1)
-    named = dict(model.named_parameters())
-    return losses, [named["0.weight"].detach(), named["2.weight"].detach()], [named["0.bias"].detach(), named["2.bias"].detach()]
+    answer(model, data, 0.1)
+    return [p.detach() for name, p in model.named_parameters() if name.endswith(kind)]
 
-
+# %% ../nbs/01_passes.ipynb #e39473cf
+#| code-fold: true
+#| code-summary: "The cases and the answer of exercise 3"
 @exercise("passes.epoch", cases=[
-    Case("the loss of one batch", call=lambda f: _after_an_epoch(f, 1)[0], why="The loss is that of the weights before the update."),
-    Case("the weights after one batch", call=lambda f: _after_an_epoch(f, 1)[1], why="weight -= learning_rate * weight.grad"),
-    Case("the biases after one batch", call=lambda f: _after_an_epoch(f, 1)[2], why="Biases are parameters too."),
-    Case("the weights after three batches", call=lambda f: _after_an_epoch(f, 3)[1], why="Gradients add up unless they are cleared before each backward."),
-    Case("gradients left from before", call=lambda f: _after_an_epoch(f, 1, stale=True)[1], why="The model may come with old gradients; clear them before the first backward."),
-    Case("three losses", call=lambda f: _after_an_epoch(f, 3)[0], why="One float for every batch."),
+    Case("the loss of one batch", call=lambda f: _epoch_losses(f, 1),
+         why="The loss is cross-entropy of the logits, without a softmax, with the weights before the update."),
+    Case("each loss is a float", call=_kind_of_loss, why="`loss.item()`: a tensor would keep the graph of its batch alive."),
+    Case("the weights after one batch", call=lambda f: _after_an_epoch(f, "weight"),
+         why="weight -= learning_rate * weight.grad; change it in place, or the model keeps its old weights."),
+    Case("the biases after one batch", call=lambda f: _after_an_epoch(f, "bias"), why="Biases are parameters too."),
+    Case("the weights after three batches", call=lambda f: _after_an_epoch(f, "weight", 3),
+         why="Gradients add up unless they are cleared before each backward."),
+    Case("gradients left from before", call=lambda f: _after_an_epoch(f, "weight", stale=True),
+         why="The model may come with old gradients; clear them before the first backward."),
+    Case("three losses", call=lambda f: _epoch_losses(f, 3), why="One float for every batch."),
 ], hints=["The order is: forward, loss, clear the gradients, backward, update.",
           "`model.zero_grad()` clears; the update stands inside `with torch.no_grad():` and goes over `model.parameters()`.",
           "Return `loss.item()` for each batch: a float, not a tensor that keeps its graph alive."])
@@ -97,16 +116,18 @@ def _epoch(model, batches, learning_rate):
 def _tanh_rule(y, grad):
     return grad * (1 - y**2)
 
-# %% ../nbs/02_autograd.ipynb #e21a17ae
+# %% ../nbs/02_autograd.ipynb #05b07438
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
-def _order_is_right(graph, end):
-    "Asks an answer for an order; gives the sorted names, and whether parents came first and each name once."
+def _order_is_right(graph, end, needed):
+    "Asks an answer for an order; gives a sentence: in order, or what is wrong."
     def ask(answer):
         order = list(answer({name: list(parents) for name, parents in graph.items()}, end))
-        first = {name: i for i, name in enumerate(order)}
-        return sorted(set(order)), len(order) == len(first), all(
-            first.get(parent, 10**6) < first[name] for name in first for parent in graph.get(name, []))
+        if sorted(order) != sorted(needed):
+            return f"{order!r:.60} should hold each of {sorted(needed)!r:.60} once"
+        at = {name: i for i, name in enumerate(order)}
+        late = [(parent, name) for name in order for parent in graph[name] if at[parent] > at[name]]
+        return f"{late[0][0]} must come before {late[0][1]} in {order!r:.60}" if late else "in order"
     return ask
 
 
@@ -114,10 +135,11 @@ _DIAMOND = {"x": [], "a": ["x"], "b": ["x", "a"], "z": ["a", "b"], "other": ["x"
 
 
 @exercise("autograd.order", cases=[
-    Case("a chain", call=_order_is_right({"z": ["y"], "y": ["x"], "x": []}, "z"), why="x, y, z: each after what it was made from."),
-    Case("a value used twice", call=_order_is_right(_DIAMOND, "z"), why="`a` must come before `b`, each name once, and `other` is not needed."),
-    Case("a single node", call=_order_is_right({"x": []}, "x"), why="The end belongs to the order."),
-    Case("a long chain", call=_order_is_right({str(i): [str(i - 1)] if i else [] for i in range(3000)}, "2999"),
+    Case("a chain", call=_order_is_right({"z": ["y"], "y": ["x"], "x": []}, "z", "xyz"), why="z comes from y, and y from x."),
+    Case("a value used twice", call=_order_is_right(_DIAMOND, "z", "xabz"),
+         why="z comes from a and b, b from x and a, a from x; `other` comes from x and is not needed."),
+    Case("a single node", call=_order_is_right({"x": []}, "x", "x"), why="The end belongs to the order."),
+    Case("a long chain", call=_order_is_right({str(i): [str(i - 1)] if i else [] for i in range(3000)}, "2999", [str(i) for i in range(3000)]),
          why="A graph can be deeper than Python's limit for recursion; use a stack."),
 ], hints=["A node may be written down when all of its parents are.", "Keep a stack of (name, parents_done); push a name again behind its parents.",
           "Look at `ordered` above: it does this for nodes."])
@@ -132,15 +154,16 @@ def _order(graph, end):
             stack += [(name, True), *((parent, False) for parent in graph[name])]
     return order
 
-# %% ../nbs/02_autograd.ipynb #2bf1b2b9
+# %% ../nbs/02_autograd.ipynb #9189864f
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
 @exercise("autograd.cross_entropy_rule", cases=[
     Case("two equal classes", args=(np.array([[0.0, 0.0]]), np.array([1])), why="p is 0.5 for both; the right class gets 0.5 - 1."),
     Case("four classes", args=(np.array([[0.1, 1.5, -2.0, 0.7]]), np.array([2])), why="Each gradient is p, minus 1 for the right class."),
     Case("a batch", args=(np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0], [2.0, 0.0, 0.0]]), np.array([0, 2, 1, 1])),
-         why="The loss is a mean, so the gradient is divided by the batch size."),
-    Case("large logits", args=(np.array([[1000.0, 0.0], [-1000.0, 1000.0]]), np.array([0, 0])), why="Take the largest logit out before exp, or it overflows."),
+         why="Row by row: p, minus 1 in the column of that row's label; then divided by 4, because the loss is a mean."),
+    Case("large logits", args=(np.array([[1000.0, 0.0], [-1000.0, -1001.0]]), np.array([0, 0])),
+         why="Take the largest logit of each row out before exp, or it overflows (or all of a row becomes 0)."),
 ], hints=["First the softmax of each row. Subtract the largest logit of the row before `np.exp`.",
           "`p[np.arange(n), labels] -= 1` does the onehot part.", "Do not forget to divide by n."])
 def _cross_entropy_rule(logits, labels):

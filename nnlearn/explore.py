@@ -223,7 +223,7 @@ def _snapped(low: float, high: float, log: bool) -> tuple[float, float]:
     below, above = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     return (below if low - below < room else low), (above if above - high < room else high)
 
-# %% ../nbs/00_explore.ipynb #4d15bf63
+# %% ../nbs/00_explore.ipynb #4f6a58c7
 def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
     "Four to eight round numbers between the ends, as positions and texts."
     if log:
@@ -235,7 +235,7 @@ def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
         marks = [m for m in marks if low - 1e-9 <= math.log10(m) <= high + 1e-9]
         marks = marks if len(marks) > 2 else [p for p, _ in _ticks(10**low, 10**high, False)]
         return [(math.log10(m), value_text(float(m))) for m in marks if m > 0]
-    rough = (high - low) / 5
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= 0.999 * rough)
     marks = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
@@ -376,7 +376,7 @@ def _alone_css() -> str:
     "Style of a picture that stands alone: always on light paper."
     return f"svg{{{_variables(_LIGHT)}}}{_PICTURE_CSS}"
 
-# %% ../nbs/00_explore.ipynb #0cb58ac1
+# %% ../nbs/00_explore.ipynb #511e7941
 _CSS = f"""
 .nn-explore{{{_variables(_LIGHT)}color-scheme:light}}
 @media (prefers-color-scheme:dark){{body:not(.quarto-light):not([data-jp-theme-light="true"])
@@ -388,6 +388,7 @@ body.quarto-dark .nn-explore,body[data-jp-theme-light="false"] .nn-explore,body.
  border-radius:10px;background:var(--nn-paper);color:var(--nn-ink);
  font:14px/1.4 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 .nn-explore.nn-live{border:0;padding:0;margin:0;background:transparent;border-radius:0}
+.nn-live>strong{line-height:28px}
 .nn-head{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin-bottom:10px}
 .nn-head strong{flex:1 1 auto;font-size:15px;color:var(--nn-ink)}
 .nn-head label{color:var(--nn-soft)} .nn-head select,.nn-head button{font:inherit;color:var(--nn-ink);
@@ -790,7 +791,7 @@ def _thinned(curves: Sequence[_Curve], plate: _Plate) -> list[tuple[np.ndarray, 
             keep[starts[n]:starts[n + 1]] = True
     return [(x[a:b][keep[a:b]], y[a:b][keep[a:b]]) for a, b in itertools.pairwise(starts)]
 
-# %% ../nbs/00_explore.ipynb #04c7c82d
+# %% ../nbs/00_explore.ipynb #616a56b0
 BUDGET = 150_000  # bytes that one explorer may add to a page
 
 
@@ -844,7 +845,7 @@ def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple
         axes.set(xlim=x_range or axes.get_xlim(), ylim=y_range or axes.get_ylim())
         axes.axis("off")
         file = io.BytesIO()
-        figure.savefig(file, format="webp", dpi=200, pil_kwargs={"quality": 75})
+        figure.savefig(file, format="webp", dpi=150, pil_kwargs={"quality": 70})
     address = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
     return address, axes.get_xlim(), axes.get_ylim()
 
@@ -992,7 +993,7 @@ def _has_kernel() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel")
 
-# %% ../nbs/00_explore.ipynb #c3361602
+# %% ../nbs/00_explore.ipynb #6290242c
 def _control(slider: Slider) -> Any:
     "A widget for one slider."
     import ipywidgets as widgets
@@ -1014,7 +1015,7 @@ def _redraw(explorer: Explorer, number: int, values: Mapping[str, Any]) -> str:
     if plate is None:
         picture = base64.b64encode(_frame(kind.draw, values, "svg")).decode()
         return f'<img width="720" alt="{escape(explorer.alt)}" src="data:image/svg+xml;base64,{picture}">'
-    return _picture(plate, kind.curves(values), explorer.alt)
+    return _picture(plate, _thin_curves(kind.curves(values), plate), explorer.alt)
 
 # %% ../nbs/00_explore.ipynb #aa04aa7b
 def _live(explorer: Explorer) -> Any:

@@ -6,10 +6,12 @@
 __all__ = ['LayerTrace', 'ShapeTrace', 'trace_shapes', 'GradientError', 'gradient_check', 'manual_step', 'descend_parabola',
            'gradient_step_explorer']
 
-# %% ../nbs/01_passes.ipynb #f3a4d98f
+# %% ../nbs/01_passes.ipynb #a6e83e9b
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,89 +39,99 @@ class ShapeTrace(list[LayerTrace]):
 
     __repr__ = __str__
 
-# %% ../nbs/01_passes.ipynb #7ad631bd
+# %% ../nbs/01_passes.ipynb #2f6a96fe
 def trace_shapes(
     model: nn.Module,  # any module; it is left as it was
     inputs: torch.Tensor,  # one batch, as the model takes it
-) -> ShapeTrace:  # a row for each layer without layers inside, in the order of their calls
-    """Run the model once and list the shapes; raises `ConfigError` naming the layer at which a shape does not fit."""
-    trace, running = ShapeTrace(), [("the model", model)]
-
-    def before(name: str, layer: nn.Module) -> Callable:
-        return lambda module, args: running.append((f"layer {name} ({layer})", layer))
-
-    def after(name: str, layer: nn.Module) -> Callable:
-        own = sum(p.numel() for p in layer.parameters())
-        return lambda module, args, out: trace.append(
-            LayerTrace(name, type(layer).__name__, tuple(args[0].shape), tuple(out.shape), own))
-
-    leaves = [(name or "model", layer) for name, layer in model.named_modules() if not list(layer.children())]
-    handles = [layer.register_forward_pre_hook(before(name, layer)) for name, layer in leaves]
-    handles += [layer.register_forward_hook(after(name, layer)) for name, layer in leaves]
+) -> ShapeTrace:  # a row for each layer, in the order in which they finish; a parameter is counted once
+    """Run the model once and list the shapes; raises `ConfigError` naming the layer at which something does not fit."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"a torch module is needed, not {type(model).__name__}.", place="trace_shapes.model")
+    if not isinstance(inputs, torch.Tensor):
+        raise ConfigError(f"one batch as a torch tensor is needed, not {type(inputs).__name__}; for an array: "
+                          "`torch.as_tensor(array)`.", place="trace_shapes.inputs")
+    trace, running = ShapeTrace(), list[str]()
     modes = {module: module.training for module in model.modules()}
+    hooks = list(_hooks(model, trace, running))
     try:
         with torch.no_grad():
             model.eval()(inputs)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"it stopped at {running[-1][0]} after {len(trace)} layers: {error}", place="trace_shapes") from error
+    except Exception as error:
+        where = f"at layer {running[-1]}" if running else f"after layer {trace[-1].name}" if trace else "before the first layer"
+        raise ConfigError(f"it stopped {where}: {error}", place="trace_shapes") from error
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
         for module, mode in modes.items():
             module.training = mode
     return trace
 
-# %% ../nbs/01_passes.ipynb #4c4e238c
+# %% ../nbs/01_passes.ipynb #c8920c5b
+def _hooks(model: nn.Module, trace: ShapeTrace, running: list[str]) -> Iterator[Any]:
+    "Hooks on every layer; `trace` gets a row for each that is done, `running` holds those that are not."
+    counted: set[int] = set()
+
+    def begin(name: str, layer: nn.Module, args: Any) -> None:
+        running.append(f"{name} ({type(layer).__name__ if list(layer.children()) else layer})")
+
+    def done(name: str, layer: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        running.pop()
+        new = {id(p): p.numel() for p in layer.parameters() if id(p) not in counted}
+        counted.update(new)
+        trace.append(LayerTrace(name, type(layer).__name__, _shape([args, kwargs]), _shape(out), sum(new.values())))
+
+    for name, layer in model.named_modules():
+        if not list(layer.children()) or list(layer.parameters(recurse=False)):
+            yield layer.register_forward_pre_hook(partial(begin, name or "model"))
+            yield layer.register_forward_hook(partial(done, name or "model"), with_kwargs=True)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    "The shape of the first tensor in what a layer takes or gives, () when there is none."
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return next((shape for part in parts if (shape := _shape(part))), ())
+
+# %% ../nbs/01_passes.ipynb #1c282c43
 class GradientError(AssertionError):
     """A gradient that is not what finite differences give; the message names the entry."""
 
 
 def gradient_check(
     fn: Callable[..., Any],  # takes the inputs, returns one number (a torch tensor or a scratch `Tensor`)
-    inputs: Sequence[Any],  # float64 tensors of any shape; they are not changed
+    inputs: Sequence[Any],  # a list of float64 tensors of any shape; they are not changed
     eps: float = 1e-6,  # half the distance of the two points
     tol: float = 1e-5,  # largest error, relative to the larger of 1 and the gradient
 ) -> float:  # the largest error found
     """Compare `backward()` with central differences for every entry of every input; raises `GradientError`."""
-    arrays = [_float64(value, i) for i, value in enumerate(inputs)]
-    tensors = [_like(value, array) for value, array in zip(inputs, arrays, strict=True)]
-    out = fn(*tensors)
-    if np.size(_array(out)) != 1:
-        raise ConfigError(f"fn must return one number, not shape {np.shape(_array(out))}; take its sum.", place="gradient_check")
-    out.backward()
-    worst = 0.0
-    for i, tensor in enumerate(tensors):
-        given = np.zeros_like(arrays[i]) if tensor.grad is None else _array(tensor.grad)
+    eps, tol = _positive(eps, "gradient_check.eps"), _positive(tol, "gradient_check.tol")
+    arrays, worst = _arrays(inputs), 0.0
+    for i, gradient in enumerate(_gradients(fn, inputs, arrays)):
         for entry in np.ndindex(arrays[i].shape):
             tried = _difference(fn, inputs, arrays, i, entry, eps)
-            found = float(given[entry])
+            found = float(gradient[entry])
             error = abs(found - tried) / max(1.0, abs(found), abs(tried))
             if not error <= tol:
                 raise GradientError(f"input {i}, entry {entry}: backward gives {found:.6g}, finite differences give {tried:.6g}.")
             worst = max(worst, error)
     return worst
 
-# %% ../nbs/01_passes.ipynb #110b4379
-def _array(value: Any) -> np.ndarray:
-    "The numbers of a torch tensor, a scratch tensor or an array."
-    if isinstance(value, torch.Tensor):
-        return value.detach().numpy()
-    return np.asarray(getattr(value, "data", value) if not isinstance(value, np.ndarray) else value)
-
-
-def _float64(value: Any, i: int) -> np.ndarray:
-    array = _array(value)
-    if array.dtype != np.float64:
-        raise ConfigError(f"input {i} is {array.dtype}; finite differences need float64 (torch: `.double()`).",
-                          place="gradient_check")
-    return array.copy()
-
-
-def _like(value: Any, array: np.ndarray) -> Any:
-    "A new leaf of the same kind as `value` that holds `array`."
-    if isinstance(value, torch.Tensor):
-        return torch.tensor(array, requires_grad=True)
-    return type(value)(array.copy())
+# %% ../nbs/01_passes.ipynb #8ed9c8bb
+def _gradients(fn: Callable, inputs: Sequence[Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
+    "What `backward()` leaves in `.grad` of each input."
+    out, leaves = _call(fn, inputs, arrays)
+    again = _call(fn, inputs, arrays)[0].item()
+    if again != out.item() and again == again:
+        raise ConfigError("fn gives another number when it is called again. If it is random (dropout?), call "
+                          "model.eval(), or seed it inside fn.", place="gradient_check.fn")
+    if getattr(out, "requires_grad", True):
+        out.backward()
+    if all(leaf.grad is None for leaf in leaves):
+        raise ConfigError("what fn returns does not depend on any input. Was it detached, or made anew from numbers?",
+                          place="gradient_check.fn")
+    return [np.zeros_like(array) if leaf.grad is None else _numbers(leaf.grad)
+            for leaf, array in zip(leaves, arrays, strict=True)]
 
 
 def _difference(fn: Callable, inputs: Sequence[Any], arrays: list[np.ndarray], i: int, entry: tuple, eps: float) -> float:
@@ -128,25 +140,66 @@ def _difference(fn: Callable, inputs: Sequence[Any], arrays: list[np.ndarray], i
     for sign in (1, -1):
         moved = [array.copy() for array in arrays]
         moved[i][entry] += sign * eps
-        values.append(float(_array(fn(*[_like(v, a) for v, a in zip(inputs, moved, strict=True)])).reshape(())))
+        values.append(float(_call(fn, inputs, moved)[0].item()))
     return (values[0] - values[1]) / (2 * eps)
 
-# %% ../nbs/01_passes.ipynb #e10b59d1
+
+def _numbers(value: Any) -> np.ndarray:
+    "The numbers of a torch tensor, a scratch tensor or an array."
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    return value if isinstance(value, np.ndarray) else value.data
+
+# %% ../nbs/01_passes.ipynb #290a6563
+def _call(fn: Callable, inputs: Sequence[Any], arrays: list[np.ndarray]) -> tuple[Any, list[Any]]:
+    "What `fn` gives for new tensors of the kinds of `inputs` that hold `arrays`, and those tensors."
+    leaves = [torch.tensor(array, requires_grad=True, device=value.device) if isinstance(value, torch.Tensor)
+              else type(value)(array.copy()) for value, array in zip(inputs, arrays, strict=True)]
+    out = fn(*leaves)
+    if not hasattr(out, "backward") or np.size(_numbers(out)) != 1:
+        what = f"shape {tuple(out.shape)}; take its sum" if hasattr(out, "backward") else f"{out!r:.40}, which has no backward()"
+        raise ConfigError(f"fn must return one number as a tensor, not {what}.", place="gradient_check.fn")
+    return out, leaves
+
+
+def _arrays(inputs: Sequence[Any]) -> list[np.ndarray]:
+    "Copies of the numbers of all inputs, or a `ConfigError` that says which cannot be checked, and why."
+    if not isinstance(inputs, (list, tuple)):
+        raise ConfigError(f"a list of tensors is needed, not {type(inputs).__name__}; for one input: [x].",
+                          place="gradient_check.inputs")
+    for i, value in enumerate(inputs):
+        kind = _numbers(value).dtype if hasattr(value, "backward") else f"no tensor but {type(value).__name__}"
+        if kind != np.float64:
+            raise ConfigError(f"input {i} is {kind}; finite differences need tensors of float64 (torch: `.double()`).",
+                              place="gradient_check.inputs")
+    if not sum(_numbers(value).size for value in inputs):
+        raise ConfigError("there is no entry to check; give at least one number.", place="gradient_check.inputs")
+    return [_numbers(value).copy() for value in inputs]
+
+
+def _positive(value: Any, place: str) -> float:
+    "The value as a float, or a `ConfigError` when it is not a finite number above 0."
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ConfigError(f"a number above 0 is needed, not {value!r}.", place=place)
+    return float(value)
+
+# %% ../nbs/01_passes.ipynb #5871ed09
 def manual_step(
     model: nn.Module,  # its parameters hold gradients
     learning_rate: float,  # above 0
 ) -> None:
     """One step of gradient descent on every parameter, in place: what `torch.optim.SGD(...).step()` does."""
-    if isinstance(learning_rate, bool) or not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < math.inf:
-        raise ConfigError(f"a number above 0 is needed, not {learning_rate!r}.", place="manual_step.learning_rate")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"a torch module is needed, not {type(model).__name__}.", place="manual_step.model")
+    rate = _positive(learning_rate, "manual_step.learning_rate")
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = [(p, p.grad) for p in model.parameters() if p.grad is not None]
     if not pairs:
         raise ConfigError("no parameter has a gradient; call loss.backward() first.", place="manual_step")
     with torch.no_grad():
         for parameter, gradient in pairs:
-            parameter -= learning_rate * gradient
+            parameter -= rate * gradient
 
-# %% ../nbs/01_passes.ipynb #fcf31575
+# %% ../nbs/01_passes.ipynb #a3a2c866
 def descend_parabola(
     learning_rate: float,  # the step size
     start: float,  # the first weight
@@ -158,19 +211,21 @@ def descend_parabola(
         path.append(path[-1] - learning_rate * (path[-1] - 1.0))
     return np.array(path)
 
-
+# %% ../nbs/01_passes.ipynb #1be5cc43
 def gradient_step_explorer() -> Any:
     """The explorer of one gradient step: learning rate, start and number of steps on a parabola."""
     from nnlearn.explore import Slider, explore
 
-    valley = np.linspace(-6, 8, 81)
+    valley = np.linspace(-9, 11, 81)
 
     def draw(learning_rate: float, start: float, steps: int) -> dict[str, Any]:
-        path = np.clip(descend_parabola(learning_rate, start, steps), -6, 8)
-        return {"loss": (valley, 0.5 * (valley - 1) ** 2), "steps": (path, 0.5 * (path - 1) ** 2, "points")}
+        path = descend_parabola(learning_rate, start, steps)
+        path = path[np.abs(path - 1) <= 10]  # those in the picture
+        height = 0.5 * (path - 1) ** 2
+        return {"loss": (valley, 0.5 * (valley - 1) ** 2), "way": (path, height, "dashed"), "steps": (path, height, "points")}
 
-    return explore(draw, title="Gradient descent on a parabola", x_label="weight", y_label="loss", y_range=(0, 25),
-                   alt="A parabola with the points that gradient descent visits",
+    return explore(draw, title="Gradient descent on a parabola", x_label="weight", y_label="loss", y_range=(0, 50),
+                   alt="A parabola with the points that gradient descent visits, joined in their order",
                    learning_rate=Slider([0.1, 0.3, 0.5, 0.8, 1.0, 1.3, 1.7, 1.9, 2.0, 2.1], "learning rate", start=0.3),
                    start=Slider([-5.0, -2.0, 3.0, 6.0], "first weight", start=-5.0),
                    steps=Slider(list(range(11)), "steps", start=1))

@@ -370,7 +370,7 @@ SCHEDULES = Registry("schedule", {
     "polynomial_decay": PolynomialDecay, "one_cycle": OneCycle, "warmup_stable_decay": WarmupStableDecay,
     "inverse_sqrt": InverseSqrt, "warmup": Warmup, "sequence": Sequence, "floor": Floor})
 
-# %% ../nbs/09_schedules.ipynb #443f957e
+# %% ../nbs/09_schedules.ipynb #c5ce928b
 class ScheduleLR(LRScheduler):
     """A torch scheduler that follows a `Schedule`: one `step()` after each `optimizer.step()`, exact under `state_dict`."""
 
@@ -404,7 +404,7 @@ class ScheduleLR(LRScheduler):
                               "change the schedule in mid-run, make a new one and do not load this state.", place="scheduler")
         self.last_epoch, self.ratios = state_dict["last_epoch"], list(state_dict["ratios"])
         self._step_count = self.last_epoch + 1
-        self._last_lr = self.get_lr()
+        self._last_lr = list(self.get_lr())
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
 
@@ -648,7 +648,7 @@ _EXPLORED: dict[str, dict[str, list]] = {
     "inverse_sqrt": {"learning_rate": [0.03, 0.1], "warmup_steps": [20, 50, 100, 200, 400]},
 }
 
-# %% ../nbs/09_schedules.ipynb #bfe83190
+# %% ../nbs/09_schedules.ipynb #6d092544
 def explorer_types(
     steps: int = 1000,  # length of the curves
 ) -> dict[str, Any]:  # type name to (draw, sliders), as `explore` takes it
@@ -660,7 +660,7 @@ def explorer_types(
     def draw(name: str) -> Callable[..., dict[str, Any]]:
         return lambda **values: {"learning rate": (count, _from_sliders(name, values)(count))}
 
-    return {name: (draw(name), {key: Slider(values, unit="steps" if key.endswith("_steps") else "", start=values[0])
+    return {name: (draw(name), {key: Slider(values, unit="steps" if key.endswith("_steps") else "")
                                 for key, values in sliders.items()}) for name, sliders in _EXPLORED.items()}
 
 

@@ -96,7 +96,7 @@ def test_every_stored_output_is_on_the_page(engine, notebook):
         for output in cell["outputs"]:
             data = output.get("data", {})
             if "text/html" in data:
-                assert "".join(data["text/html"]).strip() in page
+                assert TOOL.page_links("".join(data["text/html"]).strip()) in page
             elif {"image/png", "image/svg+xml"} & set(data):
                 pictures += 1
             elif "text/markdown" not in data:

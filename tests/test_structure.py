@@ -191,3 +191,13 @@ def test_workflows_run_only_what_ci_runs():
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
         for command in re.findall(r"- run: (.*)", workflow.read_text()):
             assert re.match(r"make (\w+)", command) and re.match(r"make (\w+)", command)[1] in ours, command
+
+
+def test_sidebar_and_map_name_the_lessons_alike():
+    import yaml
+
+    from nnlearn.course import COURSE
+    config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    texts = re.findall(r'text: "(\d\d [^"]*)"', config)
+    expected = [f"{lesson.number} {lesson.title}" for part in COURSE.values() for lesson in part]
+    assert texts == expected and yaml.safe_load(config)["website"]["sidebar"]

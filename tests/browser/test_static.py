@@ -61,6 +61,18 @@ def test_page_opens_quietly_and_can_be_read(open_page, engine, notebook, dark):
     quiet(page)
 
 
+PAPER = "() => getComputedStyle(document.querySelector('.nn-explore')).backgroundColor"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_explorers_follow_the_switch_of_the_page_not_the_system(open_page, dark):
+    page = opened(open_page, "pandoc", EXPLORING[0], dark=dark)
+    before = page.evaluate(PAPER)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert {before, page.evaluate(PAPER)} == {"rgb(255, 255, 255)", "rgb(23, 27, 33)"}
+    assert not [(text, ratio) for text, ratio in page.evaluate(CONTRAST) if ratio < 4.5]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("notebook", EXPLORING)
 def test_every_slider_moves_by_keyboard_and_mouse(open_page, engine, notebook):

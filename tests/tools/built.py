@@ -93,15 +93,23 @@ def run(sources: list[str], wanted: list[int], chosen: set[int]) -> dict[int, An
 
 
 def needed(sources: list[str], wanted: list[int]) -> set[int]:
-    """The cells that the wanted ones need: those that bind or change a name which a later needed cell uses."""
-    chosen: set[int] = set()
-    names: set[str] = set()
+    """The cells that the wanted ones need, and those that change a name which these use."""
+    facts = [bound_and_used(source) for source in sources]
     imported = {name for source in sources for name in imports(source)}
-    for number in range(len(sources) - 1, -1, -1):
-        bound, used = bound_and_used(sources[number])
-        if number in wanted or (bound | changed(sources[number]) - imported) & names:
-            chosen.add(number)
-            names = (names - bound) | used
+    changers = [changed(source) - imported for source in sources]
+    chosen, waiting = set(wanted), list(wanted)
+    while waiting:
+        number = waiting.pop()
+        found = set()
+        for name in facts[number][1]:
+            binders = [n for n, (bound, _) in enumerate(facts) if name in bound and n != number]
+            before = [n for n in binders if n < number]
+            after = [n for n in binders if number < n < max(wanted)]  # a function may use what is defined after it
+            binder = before[-1] if before else after[0] if after else None
+            found |= {binder} if binder is not None else set()
+            found |= {n for n in range(binder or 0, number) if name in changers[n] and binder is not None}
+        waiting += found - chosen
+        chosen |= found
     return chosen
 
 
@@ -132,8 +140,10 @@ def changed(source: str) -> set[str]:
         parts: list[ast.AST] = []
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             parts = list(node.decorator_list)
-        else:
-            parts = [n.value for n in ast.walk(node) if isinstance(n, ast.Attribute | ast.Subscript)
-                     and (isinstance(n.ctx, ast.Store) or isinstance(n, ast.Attribute))]
+        for part in ast.walk(node) if not isinstance(node, ast.FunctionDef | ast.ClassDef) else ():
+            if isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
+                parts += [part.value.func.value] if isinstance(part.value.func, ast.Attribute) else []
+            elif isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store):
+                parts.append(part.value)
         found |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
     return found

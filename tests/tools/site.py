@@ -107,8 +107,11 @@ def finish(notebook: dict[str, Any], name: str) -> dict[str, Any]:
             cell["source"] = relative("".join(cell["source"]))
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "text/markdown" in data and "{=html}" not in "".join(data["text/markdown"])[:40]:
-                data["text/markdown"] = relative("".join(data["text/markdown"]))
+            text = "".join(data.get("text/markdown", ""))
+            if "{=html}" in text[:40]:
+                data["text/markdown"] = page_links(text)
+            elif text:
+                data["text/markdown"] = relative(text)
     front = notebook["cells"][0]
     if front["cell_type"] == "raw":
         link = {"other-links": [{"text": "Open this notebook", "href": f"notebooks/{name}", "icon": "journal-code"}]}
@@ -123,6 +126,11 @@ def relative(text: str) -> str:
         text = re.sub(r"\[source\]\([^)]*\)\{[^}]*\}\n*", "", text)
     text = re.sub(r"\[(`_\w+`)\]\([\w.-]+\.html#_\w+\)", r"\1", text)  # private names have no place of their own
     return text.replace("../assets/", "assets/")
+
+
+def page_links(text: str) -> str:
+    """HTML whose links to notebooks lead to their pages."""
+    return re.sub(r'href="(?:\./)?(\d+_)?(\w+)\.ipynb(#[^"]*)?"', r'href="\2.html\3"', text)
 
 
 # The reference
