@@ -57,11 +57,11 @@ $(VENV)/bin/python: | check-python
 
 $(VENV)/.course: $(STATED) | $(VENV)/bin/python
 	@if [ ! -f $(VENV)/.all ] || [ -n "$$(find $(STATED) -newer $(VENV)/.all)" ]; then \
-	  echo 'Installing the course (about 700 MB to download the first time) ...'; $(PIP) -e '.[course]'; fi
+	  echo 'Installing the course (about 360 MB to download the first time, more where torch comes with CUDA) ...'; $(PIP) -e '.[course]'; fi
 	@touch $@
 
 $(VENV)/.all: $(STATED) | $(VENV)/bin/python
-	@echo 'Installing everything the tests need (TensorFlow included) ...'
+	@echo 'Installing everything the tests need (1.1 GB to download the first time, TensorFlow included) ...'
 	@$(PIP) -e '.[all]'
 	@touch $@
 

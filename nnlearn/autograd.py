@@ -16,7 +16,7 @@ import numpy as np
 
 from .core import ConfigError
 
-# %% ../nbs/02_autograd.ipynb #2df5b159
+# %% ../nbs/02_autograd.ipynb #633f9c97
 class Node:
     """An array, where it came from, and how a gradient goes back there."""
 
@@ -27,7 +27,7 @@ class Node:
         rule: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None,  # gradient in, one gradient a parent out
         name: str = "",  # the operation, or a name of your own; shown by `draw`
     ):
-        self.data = _as_array(data) if parents else _as_array(data).copy()
+        self.data = _as_array(data, copy=not parents)
         self.parents, self.rule, self.name = parents, rule, name
         self.grad: np.ndarray | None = None
 
@@ -38,9 +38,7 @@ class Node:
 
     def item(self) -> float:
         """The number of a node that holds one, as a float; it does not keep the graph alive."""
-        if self.data.size != 1:
-            raise ConfigError(f"item() needs one number, not shape {self.shape}; take its sum or mean.", place="item")
-        return float(self.data.reshape(()))
+        return float(_one_number(self, "item"))
 
     def backward(self) -> None:
         """Fill `.grad` of every node below this one, which must hold one number."""
@@ -49,8 +47,8 @@ class Node:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({np.array2string(self.data, precision=4, separator=', ')})"
 
-# %% ../nbs/02_autograd.ipynb #405635f0
-def _as_array(data: Any) -> np.ndarray:
+# %% ../nbs/02_autograd.ipynb #6e5850e0
+def _as_array(data: Any, copy: bool) -> np.ndarray:
     "Numbers as a float array, or a `ConfigError`."
     try:
         array = np.asarray(data)
@@ -58,7 +56,13 @@ def _as_array(data: Any) -> np.ndarray:
         raise ConfigError(f"numbers in a regular shape are needed: {error}", place="Tensor") from None
     if array.dtype.kind not in "fiub":
         raise ConfigError(f"numbers are needed, not {data!r:.60}.", place="Tensor")
-    return array.astype(np.float64) if array.dtype.kind != "f" else array
+    return array.astype(array.dtype if array.dtype.kind == "f" else np.float64, copy=copy)
+
+
+def _one_number(node: Node, place: str) -> np.ndarray:
+    if node.data.size != 1:
+        raise ConfigError(f"{place}() needs one number, not shape {node.shape}; take its sum or mean.", place=place)
+    return node.data.reshape(())
 
 # %% ../nbs/02_autograd.ipynb #7a5be61c
 def ordered(
@@ -77,14 +81,12 @@ def ordered(
             stack += [(parent, False) for parent in reversed(current.parents)]
     return order
 
-# %% ../nbs/02_autograd.ipynb #512925ef
+# %% ../nbs/02_autograd.ipynb #2f53421a
 def backpropagate(
     node: Node,  # holds one number: the loss
 ) -> None:
     """Fill `.grad` of every node below: added to in leaves, as in torch, set anew in the others."""
-    if node.data.size != 1:
-        raise ConfigError(f"backward() starts from one number, not from shape {node.shape}; take its sum or mean.",
-                          place="backward")
+    _one_number(node, "backward")
     order = ordered(node)
     for each in order:
         if each.parents or each.grad is None:
@@ -147,14 +149,14 @@ def _places(order: list[Node], column: dict[int, int]) -> tuple[dict[int, tuple[
             place[id(each)] = (65.0 + 130 * number, 32 + height * (row + 0.5) / len(nodes))
     return place, height + 64
 
-# %% ../nbs/02_autograd.ipynb #1b4a3b2c
+# %% ../nbs/02_autograd.ipynb #d80ba50c
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
     "A line from box to box; one that passes other boxes goes around them."
     x1, y1, x2, y2 = start[0] + 50, start[1], end[0] - 52, end[1]
     far = x2 - x1 > 60
-    bend = (x2 - x1) / 3 if far else (x2 - x1) / 2
+    bend = (x2 - x1) / 2
     lift = 0 if not far else 60 if y1 <= y2 else -60
-    return (f'<path d="M{x1:.0f} {y1 - lift / 4:.0f} C{x1 + bend:.0f} {y1 - lift:.0f} {x2 - bend:.0f} {y2 - lift:.0f} '
+    return (f'<path d="M{x1:.0f} {y1 - lift / 4:.0f} C{x1 + bend:.0f} {y1 - lift:.0f} {x2 - min(bend, 30):.0f} {y2 - lift * 1.4:.0f} '
             f'{x2:.0f} {y2 - lift / 4:.0f}" fill="none" stroke="#6b7280" stroke-width="1.5"/>'
             f'<circle cx="{x2:.0f}" cy="{y2 - lift / 4:.0f}" r="3" fill="#6b7280"/>')
 

@@ -52,10 +52,10 @@ class ConfigError(ValueError):
             parts += [f"Accepted: {', '.join(self.accepted) or 'nothing'}."]
         super().__init__(" ".join(parts))
 
-# %% ../nbs/00_core.ipynb #bc9db246
+# %% ../nbs/00_core.ipynb #48696821
 def check_keys(
     config: Mapping[str, Any],  # the dict to look at
-    accepted: Iterable[str],  # keys that may be there
+    accepted: Iterable[str] | None,  # keys that may be there; None: any
     required: Iterable[str] = (),  # keys that must be there
     place: str = "config",  # how errors name this dict
     elsewhere: Mapping[str, str] | None = None,  # keys of other sections: key to section
@@ -63,9 +63,9 @@ def check_keys(
     """Raise `ConfigError` for a key that is unknown, belongs elsewhere or is missing."""
     if not isinstance(config, Mapping):
         raise ConfigError(f"a dict is needed here, not {type(config).__name__} ({config!r}).", place=place)
-    accepted = list(accepted)
+    accepted = None if accepted is None else list(accepted)
     for key in config:
-        if key in accepted:
+        if accepted is None or key in accepted:
             continue
         if elsewhere and key in elsewhere:
             raise ConfigError(f"`{key}` belongs to the {elsewhere[key]}, not here.", place=place, accepted=accepted)

@@ -45,7 +45,7 @@ def _line_gradients(w, b, x, t):
     error = w * x + b - t
     return (2 * error * x).mean(), (2 * error).mean()
 
-# %% ../nbs/01_passes.ipynb #b29ce9e9
+# %% ../nbs/01_passes.ipynb #0b2aec0e
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
 def _epoch_task(batches):
@@ -63,7 +63,10 @@ def _epoch_losses(answer, batches):
 
 
 def _kind_of_loss(answer):
-    return "a float" if isinstance(_epoch_losses(answer, 1)[0], float) else f"a {type(_epoch_losses(answer, 1)[0]).__name__}"
+    losses = _epoch_losses(answer, 1)
+    if not isinstance(losses, (list, tuple)) or not losses:
+        return f"no list of floats but {losses!r:.40}"
+    return "a float" if isinstance(losses[0], float) else f"a {type(losses[0]).__name__}"
 
 
 def _after_an_epoch(answer, kind, batches=1, stale=False):
@@ -116,7 +119,7 @@ def _epoch(model, batches, learning_rate):
 def _tanh_rule(y, grad):
     return grad * (1 - y**2)
 
-# %% ../nbs/02_autograd.ipynb #05b07438
+# %% ../nbs/02_autograd.ipynb #b3b6569b
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
 def _order_is_right(graph, end, needed):
@@ -130,7 +133,9 @@ def _order_is_right(graph, end, needed):
         return f"{late[0][0]} must come before {late[0][1]} in {order!r:.60}" if late else "in order"
     return ask
 
-
+# %% ../nbs/02_autograd.ipynb #f1c99aaf
+#| code-fold: true
+#| code-summary: "The cases and the answer of exercise 2"
 _DIAMOND = {"x": [], "a": ["x"], "b": ["x", "a"], "z": ["a", "b"], "other": ["x"]}
 
 
@@ -172,7 +177,7 @@ def _cross_entropy_rule(logits, labels):
     p[np.arange(len(labels)), labels] -= 1
     return p / len(labels)
 
-# %% ../nbs/09_schedules.ipynb #76c6f76f
+# %% ../nbs/09_schedules.ipynb #9ffca348
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"
 @exercise("schedules.triangle", cases=[
@@ -180,7 +185,7 @@ def _cross_entropy_rule(logits, labels):
     Case("on the way up", args=(4, 0.1, 0.5, 10), why="After 4 of 10 steps it has risen 4/10 of the way."),
     Case("at the top", args=(10, 0.1, 0.5, 10), why="After `half` steps it is `high`."),
     Case("on the way down", args=(16, 0.1, 0.5, 10), why="After the top it falls as fast as it rose."),
-    Case("a later cycle", args=(2 * 20 + 3, 0.1, 0.5, 10), why="It begins anew every 2 * half steps."),
+    Case("a later cycle", args=(2 * 20 + 3, 0.1, 0.5, 10), why="It starts again every 2 * half steps."),
     Case("another length", args=(7, 0.0, 1.0, 4), why="Step 7 of a cycle of 8 is one step before its end."),
 ], hints=["Where in its cycle is the step? The remainder of a division tells.",
           "With `place = step % (2 * half)`, the rate is highest where `place == half`.",
@@ -188,7 +193,7 @@ def _cross_entropy_rule(logits, labels):
 def _triangle(step, low, high, half):
     return low + (high - low) * (1 - abs(step % (2 * half) - half) / half)
 
-# %% ../nbs/09_schedules.ipynb #fd9aa30e
+# %% ../nbs/09_schedules.ipynb #e9851540
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
 @exercise("schedules.total_steps", cases=[
@@ -196,8 +201,9 @@ def _triangle(step, low, high, half):
     Case("a smaller last batch", args=(1437, 64, 2), why="22 full batches and one of 29 are 23 steps an epoch."),
     Case("the last batch left out", args=(1437, 64, 2), kwargs={"drop_last": True}, why="22 full batches an epoch."),
     Case("accumulation", args=(640, 64, 1), kwargs={"accumulate": 5}, why="10 batches, a step every 5."),
-    Case("accumulation with a rest", args=(1437, 64, 2), kwargs={"accumulate": 5},
-         why="23 batches are 4 windows of 5 and one of 3: 5 steps an epoch."),
+    Case("accumulation with a rest", args=(1437, 64, 3), kwargs={"accumulate": 5},
+         why="23 batches are 4 windows of 5 and one of 3: 5 steps an epoch. A window does not cross into the next epoch."),
+    Case("both", args=(1437, 64, 2), kwargs={"drop_last": True, "accumulate": 5}, why="22 batches are 4 windows of 5 and one of 2."),
 ], hints=["How many batches has one epoch? How many steps are those batches? Then multiply.",
           "`math.ceil(a / b)` rounds up, `a // b` rounds down.",
           "Round up in each epoch, before multiplying by the epochs."])

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'BUDGET', 'Slider', 'value_text', 'thin', 'Explorer', 'explore', 'decode', 'site_cell']
 
-# %% ../nbs/00_explore.ipynb #70815218
+# %% ../nbs/00_explore.ipynb #e9109017
 import base64
+import copy
 import hashlib
 import inspect
 import itertools
@@ -49,7 +50,7 @@ class Slider:
         """A value with its unit."""
         return f"{value_text(value)} {self.unit}".strip()
 
-# %% ../nbs/00_explore.ipynb #56aaf6c4
+# %% ../nbs/00_explore.ipynb #198c6718
 def value_text(
     value: Any,  # a slider's value
 ) -> str:  # short text: six significant digits at most
@@ -71,12 +72,28 @@ def _checked_slider(name: str, given: Any, place: str) -> Slider:
         raise ConfigError(f"a list of values or a Slider is needed, not {values!r}; write [{values!r}] for one value.",
                           place=where)
     slider = replace(slider or Slider([]), values=list(values))
+    _check_texts(where, label=slider.label, unit=slider.unit)
     if not slider.values:
         raise ConfigError("the list of values is empty; give at least one value.", place=where)
     if len(set(slider.texts)) < len(slider.values):
         raise ConfigError(f"some values read the same on the page: {', '.join(slider.texts)}.", place=where)
     _check_start(slider, where)
     return replace(slider, label=slider.label or name.replace("_", " "))
+
+
+def _check_texts(place: str, **texts: Any) -> None:
+    "Refuse a title, a label or a unit that is no text."
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"{name} is a text, not {text!r:.80}; leave it out for none.", place=place)
+
+
+def _is_number(value: Any) -> bool:
+    "Whether this is one real and finite number."
+    try:
+        return not isinstance(value, (str, bytes)) and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
 
 
 def _check_start(slider: Slider, where: str) -> None:
@@ -86,12 +103,11 @@ def _check_start(slider: Slider, where: str) -> None:
                           given=value_text(slider.start), accepted=slider.texts)
     if slider.live is None:
         return
-    numbers = isinstance(slider.live, (tuple, list)) and len(slider.live) == 3 and all(
-        isinstance(v, (int, float)) and math.isfinite(v) for v in slider.live)
+    numbers = isinstance(slider.live, (tuple, list)) and len(slider.live) == 3 and all(map(_is_number, slider.live))
     if not numbers or not (slider.live[0] < slider.live[1] and slider.live[2] > 0):
         raise ConfigError(f"live={slider.live!r} must be (low, high, step) with low < high and step > 0.", place=where)
 
-# %% ../nbs/00_explore.ipynb #8250a634
+# %% ../nbs/00_explore.ipynb #aa2176b0
 _STYLES = ("line", "dashed", "points", "bars")
 
 
@@ -119,8 +135,8 @@ def _checked_curve(curve: Any, place: str) -> _Curve:
     if kind not in _STYLES:
         raise ConfigError(f"unknown style {kind!r}.", place=place, given=kind, accepted=_STYLES)
     try:
-        x, y = (np.asarray(v, dtype=float).reshape(-1) for v in curve[:2])
-    except (TypeError, ValueError, RuntimeError) as error:
+        x, y = map(_own_numbers, curve[:2])
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ConfigError(f"x and y must be numbers ({error}).", place=place) from None
     if len(x) != len(y) or not len(x):
         raise ConfigError(f"x has {len(x)} values and y has {len(y)}; they must be as many, and at least one.",
@@ -131,6 +147,14 @@ def _checked_curve(curve: Any, place: str) -> _Curve:
             raise ConfigError(f"{label} is {values[bad[0]]} at position {bad[0]}; leave such points out or cut the "
                               "curve there.", place=place)
     return _Curve(x, y, kind)
+
+
+def _own_numbers(values: Any) -> np.ndarray:
+    "A copy, as a drawing function may fill the same array again and again."
+    given = np.asarray(values)
+    if np.iscomplexobj(given):
+        raise TypeError("these are complex: draw their real part, imaginary part or absolute value")
+    return np.array(given, dtype=float).reshape(-1)
 
 # %% ../nbs/00_explore.ipynb #5f17d649
 TOLERANCE = 8e-4  # of the axis; rounding to 16 bits and to pixels adds less than a tenth of that
@@ -169,7 +193,7 @@ def _distance(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.
     up = np.abs(y[a] + share * along_y - y)
     return np.where(grows, up, np.hypot(x[a] + share * along_x - x, up))
 
-# %% ../nbs/00_explore.ipynb #915fd756
+# %% ../nbs/00_explore.ipynb #bd9c6285
 @dataclass(frozen=True)
 class _Axis:
     "One axis: its ends (logarithms to base 10 when `log`), and its ticks."
@@ -195,17 +219,26 @@ def _axis(values: np.ndarray, scale: str, ends: Sequence[float] | None, label: s
     if scale not in ("linear", "log"):
         raise ConfigError(f"unknown scale {scale!r}.", place=place, given=scale, accepted=["linear", "log"])
     log = scale == "log"
-    if ends is not None and not (len(ends) == 2 and all(map(math.isfinite, ends)) and ends[0] < ends[1]):
-        raise ConfigError(f"a range is (low, high) with low < high, not {ends!r}.", place=place)
-    smallest = min(values.min(), *(ends or [math.inf]))
+    if ends is not None and not _is_range(ends):
+        raise ConfigError(f"a range is (low, high) with low < high, not {ends!r:.80}.", place=place)
+    low, high = map(float, ends if ends is not None else (values.min(), values.max()))
+    smallest = min(values.min(), low)
     if log and smallest <= 0:
         raise ConfigError(f"a logarithmic axis needs positive values, and {smallest:g} is shown on it; use "
                           "scale 'linear', or leave such points out.", place=place)
-    low, high = ends if ends is not None else (values.min(), values.max())
-    low, high = (math.log10(low), math.log10(high)) if log else (float(low), float(high))
+    if max(abs(low), abs(high)) > 1e300 or (log and low < 1e-300):
+        raise ConfigError(f"numbers from {low:g} to {high:g} are too large or too small to be drawn.", place=place)
+    low, high = (math.log10(low), math.log10(high)) if log else (low, high)
     if ends is None:
         low, high = _padded(low, high, pad, log) if pad or low == high else _snapped(low, high, log)
     return _Axis(low, high, log, label, _ticks(low, high, log))
+
+
+def _is_range(ends: Any) -> bool:
+    "Whether these are two numbers, the low one first."
+    if not isinstance(ends, (tuple, list, np.ndarray)) or len(ends) != 2:
+        return False
+    return all(map(_is_number, ends)) and bool(ends[0] < ends[1])
 
 
 def _padded(low: float, high: float, pad: float, log: bool) -> tuple[float, float]:
@@ -653,7 +686,7 @@ def _script() -> str:
     lines = [line.strip() for line in "".join(parts).splitlines()]
     return "(() => {" + "\n".join(line for line in lines if line and not line.startswith("//")) + "})();"
 
-# %% ../nbs/00_explore.ipynb #858ea15a
+# %% ../nbs/00_explore.ipynb #80e57e61
 class _Kind:
     "One type of an explorer: a drawing function and its sliders, checked."
 
@@ -664,8 +697,10 @@ class _Kind:
         self.sliders = {key: _checked_slider(key, given, place) for key, given in sliders.items()}
         self.moving = {key: slider for key, slider in self.sliders.items() if len(slider.values) > 1}
         if not 1 <= len(self.moving) <= 4:
-            raise ConfigError(f"{len(self.moving)} sliders; an explorer has one to four with more than one value. Fix "
-                              "the others by giving them one value: a list like [0.9].", place=place)
+            cure = ("Fix the others by giving them one value: a list like [0.9]." if self.moving else
+                    "Every parameter is fixed: give at least one slider two values.")
+            raise ConfigError(f"{len(self.moving)} sliders; an explorer has one to four with more than one value. "
+                              f"{cure}", place=place)
         parameters = inspect.signature(draw).parameters
         self.still = b""  # the start frame, once drawn
         self.frames = next(iter(parameters), None) == "ax"
@@ -696,22 +731,40 @@ class _Kind:
         "The curves where the sliders start."
         return self.curves(self.start)
 
+    def combination(self, number: int) -> dict[str, Any]:
+        "One combination of values; the last slider moves fastest."
+        places = np.unravel_index(number, [len(slider.values) for slider in self.sliders.values()])
+        return {key: slider.values[place] for (key, slider), place in zip(self.sliders.items(), places, strict=True)}
+
     def combinations(self) -> list[dict[str, Any]]:
-        "Every combination of values, the last slider moving fastest."
-        return [dict(zip(self.sliders, values, strict=True)) for values in itertools.product(
-            *(slider.values for slider in self.sliders.values()))]
+        "Every combination of values."
+        return [self.combination(number) for number in range(self.count)]
+
+    def call(self, values: Mapping[str, Any], *axes: Any) -> Any:
+        "What the drawing function returns at these values; it gets copies of those that it could change."
+        changeable = (list, tuple, dict, set, np.ndarray)
+        given = {key: copy.deepcopy(v) if isinstance(v, changeable) else v for key, v in values.items()}
+        try:
+            return self.draw(*axes, **given)
+        except Exception as error:
+            error.add_note(f"{self.place}: raised by {self.said(values)}")
+            raise
+
+    def said(self, values: Mapping[str, Any]) -> str:
+        "The call of the drawing function at these values, as text."
+        return f"draw({', '.join(f'{key}={value_text(value)}' for key, value in values.items())})"
 
     def curves(self, values: Mapping[str, Any]) -> dict[str, _Curve]:
         "What the drawing function returns at these values, checked."
-        shown = ", ".join(f"{key}={value_text(value)}" for key, value in values.items())
-        try:
-            drawn = self.draw(**values)
-        except Exception as error:
-            error.add_note(f"{self.place}: raised by draw({shown})")
-            raise
-        return _checked_curves(drawn, f"{self.place}, draw({shown})")
+        return _checked_curves(self.call(values), f"{self.place}, {self.said(values)}")
 
-# %% ../nbs/00_explore.ipynb #d311edb5
+    def refuse_chance(self) -> ConfigError:
+        "What to say of a function that draws one state in two ways."
+        return ConfigError(f"{self.said(self.combination(0))} drew two different pictures, one after the other. Its "
+                           "picture may depend on its parameters only: seed random numbers inside it, "
+                           "np.random.default_rng(0), and begin anew with what it changes.", place=self.place)
+
+# %% ../nbs/00_explore.ipynb #8813eb18
 class _Packed(NamedTuple):
     "The stored curves of a type."
 
@@ -733,7 +786,16 @@ def _draw_all(kind: _Kind, combinations: Sequence[Mapping[str, Any]]) -> list[_C
             raise ConfigError(f"the curves must be the same everywhere and at most 8: {first} at first, {names} at "
                               f"{values}.", place=kind.place)
         curves += drawn.values()
+    again = kind.curves(combinations[0]).values()
+    if not all(_alike(*pair) for pair in zip(curves[: len(first)], again, strict=True)):
+        raise kind.refuse_chance()
     return curves
+
+
+def _alike(one: _Curve, other: _Curve) -> bool:
+    "Whether two curves are the same, but for the last digits."
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(a).max())
+               for a, b in zip(one[:2], other[:2], strict=True))
 
 
 def _plate(kind: _Kind, curves: Sequence[_Curve], look: Mapping[str, Any]) -> _Plate:
@@ -791,11 +853,11 @@ def _thinned(curves: Sequence[_Curve], plate: _Plate) -> list[tuple[np.ndarray, 
             keep[starts[n]:starts[n + 1]] = True
     return [(x[a:b][keep[a:b]], y[a:b][keep[a:b]]) for a, b in itertools.pairwise(starts)]
 
-# %% ../nbs/00_explore.ipynb #616a56b0
+# %% ../nbs/00_explore.ipynb #5bd09aaa
 BUDGET = 150_000  # bytes that one explorer may add to a page
 
 
-def _frame(draw: Callable, values: Mapping[str, Any], form: str, sharp: bool = True) -> bytes:
+def _frame(kind: _Kind, values: Mapping[str, Any], form: str, sharp: bool = True) -> bytes:
     "One frame as `svg` or `webp`."
     import io
 
@@ -805,7 +867,7 @@ def _frame(draw: Callable, values: Mapping[str, Any], form: str, sharp: bool = T
     with mpl.rc_context():
         style()
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        draw(figure.add_subplot(), **values)
+        kind.call(values, figure.add_subplot())
         file = io.BytesIO()
         if form == "svg":
             figure.savefig(file, format="svg", metadata={"Date": None})
@@ -821,9 +883,11 @@ def _frames(kind: _Kind) -> tuple[str, list[bytes]]:
                           "most 12 values. Fix the others by giving them one value, or return curves instead of "
                           "drawing.", place=kind.place)
     for form, sharp in (("svg", True), ("webp", True), ("webp", False)):
-        frames = [_frame(kind.draw, values, form, sharp) for values in kind.combinations()]
+        frames = [_frame(kind, values, form, sharp) for values in kind.combinations()]
         if len(zlib.compress(b"".join(frames), 9)) < 0.5 * BUDGET:
             break
+    if _frame(kind, kind.combination(0), form, sharp) != frames[0]:
+        raise kind.refuse_chance()
     return {"svg": "image/svg+xml", "webp": "image/webp"}[form], frames
 
 
@@ -841,7 +905,11 @@ def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple
         mpl.rcParams["figure.constrained_layout.use"] = False
         figure = Figure(figsize=(7.2, 3.3))
         axes = figure.add_axes((0, 0, 1, 1))
-        draw(axes)
+        try:
+            draw(axes)
+        except Exception as error:
+            error.add_note(f"{place}: raised by background(ax)")
+            raise
         axes.set(xlim=x_range or axes.get_xlim(), ylim=y_range or axes.get_ylim())
         axes.axis("off")
         file = io.BytesIO()
@@ -849,7 +917,7 @@ def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple
     address = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
     return address, axes.get_xlim(), axes.get_ylim()
 
-# %% ../nbs/00_explore.ipynb #196e75c8
+# %% ../nbs/00_explore.ipynb #f7a0d9ec
 def _type_spec(kind: _Kind, look: Mapping[str, Any]) -> tuple[dict[str, Any], _Plate | None]:
     "The sliders, axes and packed curves of a type (or its frames), and its plate if it has curves."
     sliders = [dict(name=key, label=slider.label, unit=slider.unit, texts=slider.texts, start=slider.first)
@@ -863,6 +931,7 @@ def _type_spec(kind: _Kind, look: Mapping[str, Any]) -> tuple[dict[str, Any], _P
     _refuse_hopeless(kind, look)
     curves = _draw_all(kind, kind.combinations())
     plate = _plate(kind, curves, look)
+    _refuse_heavy(kind, curves, plate)
     packed = _encode(curves, plate)
     named = [list(pair) for pair in zip(plate.names, plate.styles, strict=True)]
     return about | dict(x=_axis_spec(plate.x), y=_axis_spec(plate.y), curves=named, count=packed.total,
@@ -880,24 +949,39 @@ def _axis_spec(axis: _Axis) -> dict[str, Any]:
     short = [(float(f"{position:.12g}"), text) for position, text in axis.ticks]
     return dict(low=axis.low, high=axis.high, log=axis.log, label=axis.label, ticks=short)
 
-# %% ../nbs/00_explore.ipynb #160bc6f6
+# %% ../nbs/00_explore.ipynb #cc7b9070
 def _refuse_hopeless(kind: _Kind, look: Mapping[str, Any]) -> None:
     "Weigh some runs of neighbouring combinations, as they will be stored, before drawing far too many."
     if kind.count <= 600:
         return
-    every = kind.combinations()
-    some = [c for first in range(0, kind.count, kind.count // 4) for c in every[first:first + 40]]
-    curves = _draw_all(kind, some)
-    packed = _encode(curves, _plate(kind, curves, {**look, "background": None}))
-    weight = len(packed.data) * kind.count / len(some)
-    if weight > 3 * BUDGET:
+    numbers = [n for first in range(0, kind.count, kind.count // 4) for n in range(first, first + 40) if n < kind.count]
+    curves = _draw_all(kind, [kind.combination(number) for number in numbers])
+    plate = _plate(kind, curves, {**look, "background": None})
+    _refuse_heavy(kind, curves, plate, share=len(numbers) / kind.count)
+    weight = len(_encode(curves, plate).data) * kind.count / len(numbers)
+    if weight > (3 if kind.count < 20_000 else 1.2) * BUDGET:
         raise ConfigError(_thinning_advice(kind, weight, BUDGET), place=kind.place)
+
+
+def _refuse_heavy(kind: _Kind, curves: Sequence[_Curve], plate: _Plate, share: float = 1.0) -> None:
+    "Weigh pieces of very many points before thinning them all: refuse when the pieces alone are too heavy."
+    piece, most = 2_000, 50
+    pieces = [(curve, start) for curve in curves for start in range(0, len(curve.x), piece)]
+    total = sum(len(curve.x) for curve in curves)
+    if total <= piece * most:
+        return
+    some = [_Curve(c.x[start:start + piece], c.y[start:start + piece], c.style)
+            for c, start in pieces[::math.ceil(len(pieces) / most)]]
+    weight = len(_encode(some, plate).data)
+    if weight > 1.2 * BUDGET:
+        whole = weight * total / sum(len(curve.x) for curve in some) / share
+        raise ConfigError(_thinning_advice(kind, whole, BUDGET), place=kind.place)
 
 
 def _thinning_advice(kind: _Kind, weight: float, room: float) -> str:
     "How many combinations there are, what they weigh, and which slider to cut to how many values."
     counts = {key: len(slider.values) for key, slider in kind.moving.items()}
-    cut = dict(counts)
+    cut = {key: min(n, 200) for key, n in counts.items()}  # a longer slider has no room for its values
 
     def left() -> float:
         return weight * math.prod(cut.values()) / kind.count
@@ -905,7 +989,7 @@ def _thinning_advice(kind: _Kind, weight: float, room: float) -> str:
     while left() > 0.95 * room and max(cut.values()) > 2:
         cut[max(cut, key=lambda key: cut[key])] -= 1
     thinner = ", ".join(f"`{key}` from {counts[key]} to {n} values" for key, n in cut.items() if n < counts[key])
-    advice = "Fix some sliders by giving them one value, or draw fewer or smoother curves."
+    advice = "Fix some sliders by giving them one value, or draw fewer or smoother curves of fewer points."
     if thinner and left() <= room:
         advice = f"Thin {thinner}: about {left() / 1000:,.0f} KB."
     product = " x ".join(f"{n} {key}" for key, n in counts.items())
@@ -993,7 +1077,7 @@ def _has_kernel() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel")
 
-# %% ../nbs/00_explore.ipynb #6290242c
+# %% ../nbs/00_explore.ipynb #28247b2f
 def _control(slider: Slider) -> Any:
     "A widget for one slider."
     import ipywidgets as widgets
@@ -1013,7 +1097,7 @@ def _redraw(explorer: Explorer, number: int, values: Mapping[str, Any]) -> str:
     "The picture of one state as HTML."
     kind, plate = explorer.kinds[number], explorer.plates[number]
     if plate is None:
-        picture = base64.b64encode(_frame(kind.draw, values, "svg")).decode()
+        picture = base64.b64encode(_frame(kind, values, "svg")).decode()
         return f'<img width="720" alt="{escape(explorer.alt)}" src="data:image/svg+xml;base64,{picture}">'
     return _picture(plate, _thin_curves(kind.curves(values), plate), explorer.alt)
 
@@ -1069,7 +1153,7 @@ def _answer(work: Callable[[], str]) -> str:
     except Exception as error:
         return f"<p><strong>{type(error).__name__}</strong>: {escape(str(error))}</p>"
 
-# %% ../nbs/00_explore.ipynb #086d2c9f
+# %% ../nbs/00_explore.ipynb #7845cad8
 def explore(
     draw: Callable | Mapping[str, tuple[Callable, Mapping[str, Any]]],  # draws one state; or {type: (draw, sliders)}
     *,
@@ -1092,6 +1176,7 @@ def explore(
     most 12 values. A parameter with one value is fixed and named beside the picture. Raises `ConfigError` for a
     slider, a range or curves that do not fit, and when the page form would weigh more than 150 KB.
     """
+    _check_texts("explore", title=title, x_label=x_label, y_label=y_label, alt=alt, choose=choose)
     place = f"explorer {title!r}" if title else "explore"
     look = dict(x_label=x_label, y_label=y_label, x_scale=x_scale, y_scale=y_scale, x_range=x_range, y_range=y_range,
                 background=background)

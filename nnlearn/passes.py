@@ -20,7 +20,7 @@ from torch import nn
 
 from .core import ConfigError
 
-# %% ../nbs/01_passes.ipynb #dbacd3bf
+# %% ../nbs/01_passes.ipynb #d91b2d89
 class LayerTrace(NamedTuple):
     """What one layer did: its name, its kind, the shapes that went in and came out, and its parameters."""
     name: str
@@ -34,8 +34,11 @@ class ShapeTrace(list[LayerTrace]):
     """The layers in the order in which they ran; prints as a table."""
 
     def __str__(self) -> str:
-        rows = [f"{t.name:<12}{t.kind:<12}{str(t.inputs):>14} -> {str(t.outputs):<14}{t.parameters:>8,}" for t in self]
-        return "\n".join([f"{'layer':<12}{'kind':<12}{'in':>14}    {'out':<14}{'params':>8}", *rows])
+        rows = [(t.name, t.kind, str(t.inputs), "->", str(t.outputs), f"{t.parameters:,}") for t in self]
+        rows = [("layer", "kind", "in", "", "out", "params"), *rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(6)]
+        lines = [[f"{text:{side}{width}}" for text, side, width in zip(row, "<<><<>", widths, strict=True)] for row in rows]
+        return "\n".join("  ".join(line) for line in lines)
 
     __repr__ = __str__
 
@@ -93,7 +96,7 @@ def _shape(value: Any) -> tuple[int, ...]:
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
     return next((shape for part in parts if (shape := _shape(part))), ())
 
-# %% ../nbs/01_passes.ipynb #1c282c43
+# %% ../nbs/01_passes.ipynb #48d59cdc
 class GradientError(AssertionError):
     """A gradient that is not what finite differences give; the message names the entry."""
 
@@ -101,7 +104,7 @@ class GradientError(AssertionError):
 def gradient_check(
     fn: Callable[..., Any],  # takes the inputs, returns one number (a torch tensor or a scratch `Tensor`)
     inputs: Sequence[Any],  # a list of float64 tensors of any shape; they are not changed
-    eps: float = 1e-6,  # half the distance of the two points
+    eps: float = 1e-6,  # half the distance of the two points; it suits inputs of about 1
     tol: float = 1e-5,  # largest error, relative to the larger of 1 and the gradient
 ) -> float:  # the largest error found
     """Compare `backward()` with central differences for every entry of every input; raises `GradientError`."""
@@ -117,12 +120,12 @@ def gradient_check(
             worst = max(worst, error)
     return worst
 
-# %% ../nbs/01_passes.ipynb #8ed9c8bb
+# %% ../nbs/01_passes.ipynb #3be32e78
 def _gradients(fn: Callable, inputs: Sequence[Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
     "What `backward()` leaves in `.grad` of each input."
     out, leaves = _call(fn, inputs, arrays)
-    again = _call(fn, inputs, arrays)[0].item()
-    if again != out.item() and again == again:
+    first, again = float(out.item()), float(_call(fn, inputs, arrays)[0].item())
+    if abs(again - first) > 1e-9 * max(1.0, abs(first)):
         raise ConfigError("fn gives another number when it is called again. If it is random (dropout?), call "
                           "model.eval(), or seed it inside fn.", place="gradient_check.fn")
     if getattr(out, "requires_grad", True):

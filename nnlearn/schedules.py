@@ -6,14 +6,15 @@
 __all__ = ['SCHEDULES', 'SCHEDULERS', 'DEFAULT_SCHEDULER_PARAMS', 'Schedule', 'Constant', 'StepDecay', 'MultiStep',
            'PiecewiseConstant', 'ExponentialDecay', 'PolynomialDecay', 'CosineDecay', 'CosineDecayRestarts', 'OneCycle',
            'WarmupStableDecay', 'InverseSqrt', 'Warmup', 'Sequence', 'Floor', 'ScheduleLR', 'to_config',
-           'keras_schedule_class', 'learning_rate_schedule_builder', 'get_scheduler', 'get_warmup_scheduler',
+           'learning_rate_schedule_builder', 'keras_schedule_class', 'get_scheduler', 'get_warmup_scheduler',
            'explorer_types']
 
-# %% ../nbs/09_schedules.ipynb #8aeb397e
+# %% ../nbs/09_schedules.ipynb #cd762822
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .core import ConfigError, Registry, check_keys, check_params
 
-# %% ../nbs/09_schedules.ipynb #75ec495a
+# %% ../nbs/09_schedules.ipynb #e9bba86d
 def _as_steps(step: Any) -> np.ndarray:
     """Steps as a float64 array; raises `ConfigError` unless they are whole numbers of at least 0."""
-    steps = np.asarray(step)
+    try:
+        steps = np.asarray(step)
+    except ValueError as error:
+        raise ConfigError(f"steps are one number or an array of them, not {step!r} ({error}).", place="step") from error
     if steps.dtype.kind not in "iuf" or not np.isfinite(steps).all() or (steps != np.floor(steps)).any():
         raise ConfigError(f"a step is a whole number, or an array of them, not {step!r}.", place="step")
     if (steps < 0).any():
@@ -68,7 +72,7 @@ def _check_sequence(values: Any, rule: tuple[type, float, float], place: str, ri
         raise ConfigError(f"must rise from each entry to the next, not {list(values)!r}.", place=place)
     return tuple(v.item() if isinstance(v, np.generic) else v for v in values)
 
-# %% ../nbs/09_schedules.ipynb #48e231db
+# %% ../nbs/09_schedules.ipynb #217e53db
 class Schedule:
     """A learning rate as a pure function of the optimizer step (an int or an array of ints; floats out)."""
 
@@ -77,6 +81,11 @@ class Schedule:
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+                object.__setattr__(self, field.name, value)
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise ConfigError(f"True or False is needed, not {value!r}.", place=f"{_name(self)}.{field.name}")
             if field.name in _RULES and not (value is None and field.default is None):
                 _check_number(value, _RULES[field.name], f"{_name(self)}.{field.name}")
 
@@ -88,7 +97,10 @@ class Schedule:
         steps = _as_steps(step)
         with np.errstate(all="ignore"):
             rates = np.asarray(self.formula(np.atleast_1d(steps), np), np.float64)
-        return float(rates[0]) if steps.ndim == 0 else rates.reshape(steps.shape)
+        rates = np.broadcast_to(rates, np.atleast_1d(steps).shape)
+        if not (rates >= 0).all():
+            raise ConfigError(f"the formula gives {rates[~(rates >= 0)][0]}, and a rate is never below 0.", place=_name(self))
+        return float(rates[0]) if steps.ndim == 0 else rates.copy()
 
     def torch(self, optimizer: torch.optim.Optimizer) -> "ScheduleLR":
         """A torch scheduler for this optimizer; call its `step()` after every `optimizer.step()`."""
@@ -102,7 +114,7 @@ class Schedule:
         """Draw the rate against the step; returns the matplotlib axes."""
         return _plot(self, steps, ax, line)
 
-# %% ../nbs/09_schedules.ipynb #0aecda9e
+# %% ../nbs/09_schedules.ipynb #3a901ac0
 def _name(schedule: Schedule) -> str:
     "The name a schedule is registered under, for messages and configs."
     known = [name for name, entry in SCHEDULES.items() if entry is type(schedule)] if "SCHEDULES" in globals() else []
@@ -132,6 +144,7 @@ def _plot(schedule: Schedule, steps: int | None, ax: Any, line: dict[str, Any]) 
     count = np.arange(steps or _horizon(schedule))
     ax.plot(count, schedule(count), **line)
     ax.set(xlabel="optimizer step", ylabel="learning rate")
+    ax.autoscale(axis="y")
     ax.set_ylim(bottom=0)
     return ax
 
@@ -344,7 +357,7 @@ class Sequence(Schedule):
             rate, begin = xp.where(step >= begin, local, rate), begin + steps
         return rate
 
-# %% ../nbs/09_schedules.ipynb #037b06ae
+# %% ../nbs/09_schedules.ipynb #de44c7ea
 @dataclass(frozen=True)
 class Floor(Schedule):
     """Another schedule, never below `minimum`."""
@@ -363,14 +376,14 @@ def _check_schedule(value: Any, place: str) -> None:
     if not isinstance(value, Schedule):
         raise ConfigError(f"a schedule is needed, not {value!r}.", place=place)
 
-# %% ../nbs/09_schedules.ipynb #22ce14cb
+
 SCHEDULES = Registry("schedule", {
     "constant": Constant, "step_decay": StepDecay, "multi_step": MultiStep, "exponential_decay": ExponentialDecay,
     "piecewise_constant": PiecewiseConstant, "cosine_decay": CosineDecay, "cosine_decay_restarts": CosineDecayRestarts,
     "polynomial_decay": PolynomialDecay, "one_cycle": OneCycle, "warmup_stable_decay": WarmupStableDecay,
     "inverse_sqrt": InverseSqrt, "warmup": Warmup, "sequence": Sequence, "floor": Floor})
 
-# %% ../nbs/09_schedules.ipynb #c5ce928b
+# %% ../nbs/09_schedules.ipynb #f752409a
 class ScheduleLR(LRScheduler):
     """A torch scheduler that follows a `Schedule`: one `step()` after each `optimizer.step()`, exact under `state_dict`."""
 
@@ -390,23 +403,38 @@ class ScheduleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        """The rate of every group at the current step."""
+        """The rate of every group at the current step; a group added on the way keeps its ratio to the rate it met."""
+        for group in self.optimizer.param_groups[len(self.ratios):]:
+            met = self.schedule(max(self.last_epoch - 1, 0))
+            self.ratios.append(float(group["lr"]) / met if met else 1.0)
         return [self.schedule(self.last_epoch) * ratio for ratio in self.ratios]
 
     def state_dict(self) -> dict[str, Any]:
         """The step, the ratios and the schedule's config: plain values, loadable with `weights_only=True`."""
-        return {"last_epoch": self.last_epoch, "ratios": self.ratios, "schedule": to_config(self.schedule)}
+        return {"last_epoch": self.last_epoch, "ratios": list(self.ratios), "schedule": to_config(self.schedule)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the saved step and set the optimizer's rates; another schedule is refused."""
-        if state_dict["schedule"] != to_config(self.schedule):
-            raise ConfigError(f"this state belongs to {state_dict['schedule']}, not to {to_config(self.schedule)}. To "
-                              "change the schedule in mid-run, make a new one and do not load this state.", place="scheduler")
+        """Continue at the saved step and set the optimizer's rates; the state of another schedule is refused."""
+        _check_state(state_dict, self.schedule, len(self.optimizer.param_groups))
         self.last_epoch, self.ratios = state_dict["last_epoch"], list(state_dict["ratios"])
         self._step_count = self.last_epoch + 1
         self._last_lr = list(self.get_lr())
-        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
-            group["lr"] = rate
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+# %% ../nbs/09_schedules.ipynb #8c2bc860
+def _check_state(state: Mapping[str, Any], schedule: Schedule, groups: int) -> None:
+    "Raise `ConfigError` unless the state is one of this schedule, for as many parameter groups."
+    check_keys(state, ["last_epoch", "ratios", "schedule"], ["last_epoch", "ratios", "schedule"], "scheduler state")
+    if state["schedule"] != to_config(schedule):
+        raise ConfigError(f"this state belongs to {state['schedule']}, not to {to_config(schedule)}. To change the "
+                          "schedule in mid-run, make a new one and do not load this state.", place="scheduler")
+    if len(state["ratios"]) != groups:
+        raise ConfigError(f"this state has {len(state['ratios'])} parameter groups, the optimizer has {groups}; add the "
+                          "groups before loading.", place="scheduler")
 
 # %% ../nbs/09_schedules.ipynb #f05ed5ce
 def to_config(
@@ -424,6 +452,50 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, Schedule):
         return to_config(value)
     return [_plain_value(v) for v in value] if isinstance(value, tuple) else value
+
+# %% ../nbs/09_schedules.ipynb #0de15ca8
+_OPTIMIZER_KEYS = dict.fromkeys(["beta_1", "beta_2", "epsilon", "amsgrad", "rho", "momentum", "nesterov", "centered",
+                                 "weight_decay", "gradient_clipping_by_value", "gradient_clipping_by_norm",
+                                 "gradient_clipping_by_norm_local"], "optimizer")
+_WARMUP_KEYS = ("warmup_steps", "warmup_start_lr")
+
+
+def learning_rate_schedule_builder(
+    config: Mapping[str, Any],  # flat dict: `type` (a name in SCHEDULES) and its parameters, `warmup_steps` if wanted
+    framework: str = "torch",  # `torch` gives the `Schedule`, `keras` its Keras form
+) -> Any:
+    """Build a schedule from a dict; raises `ConfigError` with the nearest name, the missing key or the wrong value."""
+    if framework not in ("torch", "keras"):
+        raise ConfigError(f"unknown framework {framework!r}.", place="framework", given=framework,
+                          accepted=["torch", "keras"])
+    schedule = _build(config, "schedule")
+    return schedule.keras() if framework == "keras" else schedule
+
+# %% ../nbs/09_schedules.ipynb #7e33e911
+def _build(config: Any, place: str) -> Schedule:
+    check_keys(config, None, ["type"], place)
+    if config["type"] not in SCHEDULES:
+        raise ConfigError(f"unknown type {config['type']!r}.", place=f"{place}.type", given=config["type"],
+                          accepted=sorted(SCHEDULES))
+    entry = SCHEDULES[config["type"]]
+    if not (isinstance(entry, type) and is_dataclass(entry)):
+        raise ConfigError(f"{config['type']!r} is no dataclass: put `@dataclass(frozen=True)` above its class.", place=place)
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(entry)}
+    extra = [key for key in _WARMUP_KEYS if "warmup_steps" not in known]
+    check_keys(config, ["type", *known, *extra], [key for key, needed in known.items() if needed], place, _OPTIMIZER_KEYS)
+    params = {key: _build_inner(value, f"{place}.{key}") for key, value in config.items() if key in known}
+    schedule: Schedule = entry(**params)  # type: ignore[assignment]
+    wrap = {key: config[key] for key in extra if key in config}
+    return Warmup(schedule, **wrap) if wrap else schedule
+
+
+def _build_inner(value: Any, place: str) -> Any:
+    "A value of a config; dicts inside it are schedules."
+    if isinstance(value, Mapping):
+        return _build(value, place)
+    if isinstance(value, (list, tuple)):
+        return [_build_inner(v, f"{place}[{i}]") for i, v in enumerate(value)]
+    return value
 
 # %% ../nbs/09_schedules.ipynb #e4aaafcb
 @functools.cache
@@ -451,49 +523,7 @@ def keras_schedule_class() -> type:
 
     return KerasSchedule
 
-# %% ../nbs/09_schedules.ipynb #0de15ca8
-_OPTIMIZER_KEYS = dict.fromkeys(["beta_1", "beta_2", "epsilon", "amsgrad", "rho", "momentum", "nesterov", "centered",
-                                 "weight_decay", "gradient_clipping_by_value", "gradient_clipping_by_norm",
-                                 "gradient_clipping_by_norm_local"], "optimizer")
-_WARMUP_KEYS = ("warmup_steps", "warmup_start_lr")
-
-
-def learning_rate_schedule_builder(
-    config: Mapping[str, Any],  # flat dict: `type` (a name in SCHEDULES) and its parameters, `warmup_steps` if wanted
-    framework: str = "torch",  # `torch` gives the `Schedule`, `keras` its Keras form
-) -> Any:
-    """Build a schedule from a dict; raises `ConfigError` with the nearest name, the missing key or the wrong value."""
-    if framework not in ("torch", "keras"):
-        raise ConfigError(f"unknown framework {framework!r}.", place="framework", given=framework,
-                          accepted=["torch", "keras"])
-    schedule = _build(config, "schedule")
-    return schedule.keras() if framework == "keras" else schedule
-
-# %% ../nbs/09_schedules.ipynb #82782b61
-def _build(config: Any, place: str) -> Schedule:
-    check_keys(config, config if isinstance(config, Mapping) else (), ["type"], place)
-    if config["type"] not in SCHEDULES:
-        raise ConfigError(f"unknown type {config['type']!r}.", place=f"{place}.type", given=config["type"],
-                          accepted=sorted(SCHEDULES))
-    entry = SCHEDULES[config["type"]]
-    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(entry)}  # type: ignore[arg-type]
-    extra = [key for key in _WARMUP_KEYS if "warmup_steps" not in known]
-    check_keys(config, ["type", *known, *extra], [key for key, needed in known.items() if needed], place, _OPTIMIZER_KEYS)
-    params = {key: _build_inner(value, f"{place}.{key}") for key, value in config.items() if key in known}
-    schedule = entry(**params)
-    wrap = {key: config[key] for key in extra if key in config}
-    return Warmup(schedule, **wrap) if wrap else schedule
-
-
-def _build_inner(value: Any, place: str) -> Any:
-    "A value of a config; dicts inside it are schedules."
-    if isinstance(value, Mapping):
-        return _build(value, place)
-    if isinstance(value, (list, tuple)):
-        return [_build_inner(v, f"{place}[{i}]") for i, v in enumerate(value)]
-    return value
-
-# %% ../nbs/09_schedules.ipynb #8f317f53
+# %% ../nbs/09_schedules.ipynb #d3b7e673
 SCHEDULERS = Registry("scheduler", {
     "step": lr_scheduler.StepLR, "multi_step": lr_scheduler.MultiStepLR, "exponential": lr_scheduler.ExponentialLR,
     "reduce_on_plateau": lr_scheduler.ReduceLROnPlateau, "cosine_annealing": lr_scheduler.CosineAnnealingLR,
@@ -504,10 +534,10 @@ DEFAULT_SCHEDULER_PARAMS: dict[str, dict[str, Any]] = {
     "step": {"step_size": 10, "gamma": 0.1}, "multi_step": {"milestones": [30, 60, 90], "gamma": 0.1},
     "exponential": {"gamma": 0.95}, "reduce_on_plateau": {"mode": "min", "factor": 0.1, "patience": 10},
     "cosine_annealing": {"T_max": 100, "eta_min": 0.0}, "cosine_warm_restarts": {"T_0": 10, "T_mult": 2},
-    "one_cycle": {}, "polynomial": {"total_iters": 100, "power": 1.0},
+    "one_cycle": {"cycle_momentum": False}, "polynomial": {"total_iters": 100, "power": 1.0},
     "linear": {"start_factor": 0.1, "total_iters": 10}}
 
-# %% ../nbs/09_schedules.ipynb #5fc724d4
+# %% ../nbs/09_schedules.ipynb #f655d4a9
 def get_scheduler(
     name: str,  # a name in SCHEDULERS (torch's own) or in SCHEDULES (ours)
     optimizer: torch.optim.Optimizer,  # whose rates it sets
@@ -517,7 +547,11 @@ def get_scheduler(
     params = dict(custom_params or {})
     if name in SCHEDULERS:
         params = DEFAULT_SCHEDULER_PARAMS.get(str(name).lower().replace("-", "_"), {}) | params
+        if "max_lr" in inspect.signature(SCHEDULERS[name]).parameters:
+            params = {"max_lr": [float(group["lr"]) for group in optimizer.param_groups]} | params
         check_params(SCHEDULERS[name], params, place=f"scheduler {name!r}", skip=1)
+        for key in {"step_size", "T_max", "T_0", "total_iters", "total_steps"} & set(params):
+            _check_number(params[key], _COUNT, f"scheduler {name!r}.{key}")
         try:
             return SCHEDULERS[name](optimizer, **params)
         except (TypeError, ValueError) as error:
@@ -528,11 +562,11 @@ def get_scheduler(
     default = {rate_key: float(optimizer.param_groups[0]["lr"])} if rate_key else {}
     return _build({"type": name, **default, **params}, f"scheduler {name!r}").torch(optimizer)
 
-# %% ../nbs/09_schedules.ipynb #c0f7e8a3
-_YAML_DEFAULTS: dict[str, Any] = {"enabled": True, "warmup_epochs": 5, "min_lr": 1e-6, "max_lr": None}
-_YAML_TYPES: dict[str, dict[str, Any]] = {"warmup_cosine": {}, "warmup_exponential": {"decay_rate": 0.96},
-                                          "warmup_step": {"step_size": 10, "gamma": 0.5},
-                                          "one_cycle": {"div_factor": 25.0, "pct_start": 0.3}}
+# %% ../nbs/09_schedules.ipynb #22d15e20
+_YAML_DEFAULTS: dict[str, Any] = {"enabled": True, "min_lr": 1e-6, "max_lr": None}
+_YAML_TYPES: dict[str, dict[str, Any]] = {
+    "warmup_cosine": {"warmup_epochs": 5}, "warmup_exponential": {"warmup_epochs": 5, "decay_rate": 0.96},
+    "warmup_step": {"warmup_epochs": 5, "step_size": 10, "gamma": 0.5}, "one_cycle": {"div_factor": 25.0, "pct_start": 0.3}}
 
 
 def _read_yaml_form(config: Any, epochs: int | None) -> tuple[dict[str, Any], int | None]:
@@ -541,15 +575,17 @@ def _read_yaml_form(config: Any, epochs: int | None) -> tuple[dict[str, Any], in
     if isinstance(config, Mapping) and "training" in config:
         training = config["training"] if isinstance(config["training"], Mapping) else {}
         epochs = training.get("epochs") if epochs is None else epochs
-        check_keys(training, training, ["lr_schedule"], "training")
+        check_keys(training, None, ["lr_schedule"], "training")
         config = training["lr_schedule"]
-    check_keys(config, config if isinstance(config, Mapping) else (), ["type"], place)
-    kind = config["type"]
+    off = isinstance(config, Mapping) and config.get("enabled") is False
+    check_keys(config, None, [] if off else ["type"], place)
+    kind = config.get("type", "warmup_cosine")
     if kind not in list(_YAML_TYPES):
         raise ConfigError(f"unknown type {kind!r}.", place=f"{place}.type", given=kind, accepted=list(_YAML_TYPES))
-    elsewhere = {key: f"type {name}" for name, keys in _YAML_TYPES.items() for key in keys}
+    elsewhere = {key: " and ".join(f"type {name}" for name in _YAML_TYPES if key in _YAML_TYPES[name])
+                 for keys in _YAML_TYPES.values() for key in keys}
     check_keys(config, ["type", *_YAML_DEFAULTS, *_YAML_TYPES[kind]], (), place, elsewhere)
-    section = _YAML_DEFAULTS | _YAML_TYPES[kind] | dict(config)
+    section = {"type": kind} | _YAML_DEFAULTS | _YAML_TYPES[kind] | dict(config)
     rules = {"warmup_epochs": (int, 0, 2**31), "min_lr": _RATE, "max_lr": _RATE}
     for key, value in section.items():
         if key in ({**_RULES, **rules}) and not (key == "max_lr" and value is None):
@@ -558,13 +594,13 @@ def _read_yaml_form(config: Any, epochs: int | None) -> tuple[dict[str, Any], in
         raise ConfigError(f"true or false is needed, not {section['enabled']!r}.", place=f"{place}.enabled")
     return section, epochs
 
-# %% ../nbs/09_schedules.ipynb #15280831
+# %% ../nbs/09_schedules.ipynb #77e952ed
 def _epoch_schedule(section: Mapping[str, Any], max_lr: float, steps_per_epoch: int, epochs: int) -> Schedule:
     "The schedule in optimizer steps."
     place = "training.lr_schedule"
     for name, value in (("steps_per_epoch", steps_per_epoch), ("training.epochs", epochs)):
         _check_number(value, _COUNT, name)
-    low, kind, warmup_epochs = section["min_lr"], section["type"], section["warmup_epochs"]
+    low, kind, warmup_epochs = section["min_lr"], section["type"], section.get("warmup_epochs", 0)
     if low > max_lr:
         raise ConfigError(f"min_lr {low:g} is above max_lr {max_lr:g}.", place=place)
     if not section["enabled"]:
@@ -603,7 +639,7 @@ def get_warmup_scheduler(
     rate = section["max_lr"] if section["max_lr"] is not None else float(optimizer.param_groups[0]["lr"])
     return _epoch_schedule(section, rate, steps_per_epoch, epochs).torch(optimizer)
 
-# %% ../nbs/09_schedules.ipynb #6de2cfc3
+# %% ../nbs/09_schedules.ipynb #ce180fdc
 def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epochs: int | None) -> Any:
     "A callback that sets the optimizer's rate before every batch."
     keras_schedule_class()
@@ -626,7 +662,7 @@ def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epo
 
     return WarmupScheduler()
 
-# %% ../nbs/09_schedules.ipynb #16acfe8a
+# %% ../nbs/09_schedules.ipynb #8f4c6092
 _EXPLORED: dict[str, dict[str, list]] = {
     "cosine_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [400, 600, 800], "alpha": [0.0, 0.1, 0.3],
                      "warmup_steps": [0, 50, 200]},
@@ -648,7 +684,7 @@ _EXPLORED: dict[str, dict[str, list]] = {
     "inverse_sqrt": {"learning_rate": [0.03, 0.1], "warmup_steps": [20, 50, 100, 200, 400]},
 }
 
-# %% ../nbs/09_schedules.ipynb #6d092544
+# %% ../nbs/09_schedules.ipynb #7076e380
 def explorer_types(
     steps: int = 1000,  # length of the curves
 ) -> dict[str, Any]:  # type name to (draw, sliders), as `explore` takes it

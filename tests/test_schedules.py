@@ -226,9 +226,10 @@ def test_state_of_another_schedule_is_refused():
 
 
 def test_an_unregistered_schedule_says_how_to_register():
-    class Mine(s.Schedule):
-        __dataclass_fields__ = {}
+    from dataclasses import dataclass
 
+    @dataclass(frozen=True)
+    class Mine(s.Schedule):
         def formula(self, step, xp):
             return 0 * step + 1.0
     with pytest.raises(ConfigError, match="register it"):
@@ -390,3 +391,120 @@ def test_get_scheduler_builds_every_name():
         s.get_scheduler("reduce_on_platau", optimizer(0.1))
     with pytest.raises(ConfigError, match="missing key: decay_steps"):
         s.get_scheduler("cosine_decay", optimizer(0.1))
+
+
+# Odd optimizers, odd parameters, odd schedules
+
+def test_a_group_added_on_the_way_keeps_its_ratio():
+    opt = optimizer(0.1)
+    scheduler = s.CosineDecay(0.1, 10, 0.0).torch(opt)
+    for _ in range(5):
+        opt.step()
+        scheduler.step()
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.2 * scheduler.get_last_lr()[0]})
+    opt.step()
+    scheduler.step()
+    rates = [group["lr"] for group in opt.param_groups]
+    assert rates[1] == pytest.approx(0.2 * rates[0]) and rates[0] == s.CosineDecay(0.1, 10, 0.0)(6)
+
+
+def test_states_that_do_not_fit_are_refused():
+    scheduler = s.CosineDecay(0.1, 10).torch(optimizer(0.1))
+    with pytest.raises(ConfigError, match="missing keys: last_epoch, ratios, schedule"):
+        scheduler.load_state_dict({})
+    with pytest.raises(ConfigError, match="2 parameter groups, the optimizer has 1"):
+        scheduler.load_state_dict(s.CosineDecay(0.1, 10).torch(optimizer(0.1, 0.01)).state_dict())
+
+
+def test_tensor_rates_stay_tensors():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    opt = torch.optim.Adam([weight], lr=torch.tensor(0.1), foreach=False)
+    scheduler = s.CosineDecay(0.1, 10).torch(opt)
+    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": 5})
+    rate = opt.param_groups[0]["lr"]
+    assert isinstance(rate, torch.Tensor) and rate.item() == pytest.approx(s.CosineDecay(0.1, 10)(5))
+
+
+def test_numpy_parameters_become_plain_and_steps_may_be_anything_whole():
+    schedule = s.CosineDecay(np.float32(0.5), np.int64(5))
+    assert json.dumps(s.to_config(schedule)) and schedule == s.CosineDecay(0.5, 5)
+    for steps in (torch.arange(4), [0, 1, 2, 3], np.arange(4, dtype=np.uint8), np.arange(4.0)):
+        assert (schedule(steps) == schedule(np.arange(4))).all()
+    for steps in ([[1], [2, 3]], 2.5, "3", None, [True], 1j):
+        with pytest.raises(ConfigError, match="step"):
+            schedule(steps)
+
+
+def test_flags_must_be_flags():
+    for wrong in ("false", 1, None):
+        with pytest.raises(ConfigError, match="staircase: True or False"):
+            s.ExponentialDecay(0.1, 10, 0.5, staircase=wrong)
+
+
+def test_a_schedule_of_ones_own_that_is_wrong_is_told_so():
+    from dataclasses import dataclass
+
+    class Plain(s.Schedule):
+        pass
+
+    @dataclass(frozen=True)
+    class Falls(s.Schedule):
+        learning_rate: float
+
+        def formula(self, step, xp):
+            return self.learning_rate - step
+
+    @dataclass(frozen=True)
+    class Fixed(s.Schedule):
+        learning_rate: float
+
+        def formula(self, step, xp):
+            return self.learning_rate
+
+    s.SCHEDULES.register("plain", Plain, replace=True)
+    try:
+        with pytest.raises(ConfigError, match=r"put `@dataclass\(frozen=True\)` above its class"):
+            s.learning_rate_schedule_builder({"type": "plain"})
+    finally:
+        del s.SCHEDULES["plain"]
+    with pytest.raises(ConfigError, match="never below 0"):
+        Falls(0.5)(3)
+    with pytest.raises(NotImplementedError, match="formula"):
+        s.Schedule.formula(Falls(0.5), 1, np)
+    assert Fixed(0.5)(np.arange(3)).tolist() == [0.5] * 3
+
+
+def test_yaml_keys_belong_to_types_and_disabled_needs_none():
+    with pytest.raises(ConfigError, match="type warmup_cosine and type warmup_exponential and type warmup_step"):
+        s.get_warmup_scheduler({"type": "one_cycle", "warmup_epochs": 3}, optimizer(0.1), 10, 5)
+    assert s.get_warmup_scheduler({"enabled": False}, optimizer(0.1), 10, 5).schedule == s.Constant(0.1)
+    with pytest.raises(ConfigError, match="min_lr 1 is above max_lr 0.1"):
+        s.get_warmup_scheduler({"type": "one_cycle", "min_lr": 1.0}, optimizer(0.1), 10, 5)
+
+
+def test_torch_schedulers_by_name_check_their_numbers():
+    opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = s.get_scheduler("one_cycle", opt, {"total_steps": 10})
+    assert scheduler.total_steps == 10 and opt.param_groups[0]["momentum"] == 0 and opt.param_groups[0]["max_lr"] == 0.1
+    for name, key, value in [("step", "step_size", "10"), ("cosine_annealing", "T_max", 0), ("linear", "total_iters", 2.5)]:
+        with pytest.raises(ConfigError, match=key):
+            s.get_scheduler(name, optimizer(0.1), {key: value})
+
+
+def test_schedules_are_values():
+    import copy
+    import pickle
+    schedule = s.Warmup(s.Sequence([(s.Constant(0.1), 3), (s.CosineDecay(0.1, 5), 5)]), 2)
+    assert pickle.loads(pickle.dumps(schedule)) == schedule == copy.deepcopy(schedule) and {schedule: 1}[schedule] == 1
+
+
+def test_plot_shows_the_whole_schedule():
+    import matplotlib
+    matplotlib.use("Agg")
+    ax = s.Constant(0.1).plot(50)
+    s.CosineDecay(0.5, 40).plot(50, ax, label="second")
+    assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 0.5
+    for schedule, least in [(s.MultiStep(0.1, [10, 300]), 300), (s.Sequence([(s.Constant(1), 70)]), 70), (s.StepDecay(1, 10), 40),
+                            (s.Warmup(s.CosineDecay(1, 50), 20), 70), (s.Constant(1), 1000)]:
+        assert schedule.plot().lines[-1].get_xdata()[-1] >= least - 1
+    matplotlib.pyplot.close("all")

@@ -39,7 +39,7 @@ def recursive(graph, end):
     return order
 
 
-@wrong("autograd.order", case="a value used twice", word="expected")
+@wrong("autograd.order", case="a value used twice", word="a must come before b")
 def breadth_first_reversed(graph, end):
     order, queue = [], [end]
     while queue:
@@ -50,7 +50,7 @@ def breadth_first_reversed(graph, end):
     return order[::-1]
 
 
-@wrong("autograd.order", case="a chain", word="expected")
+@wrong("autograd.order", case="a chain", word="must come before")
 def children_first(graph, end):
     order, stack = [], [end]
     while stack:
@@ -61,7 +61,7 @@ def children_first(graph, end):
     return order
 
 
-@wrong("autograd.order", case="a single node", word="expected")
+@wrong("autograd.order", case="a single node", word="should hold each of ['x'] once")
 def leaves_out_the_end(graph, end):
     order, seen, stack = [], set(), [(end, False)]
     while stack:
@@ -72,6 +72,27 @@ def leaves_out_the_end(graph, end):
             seen.add(name)
             stack += [(name, True), *((parent, False) for parent in graph[name])]
     return order[:-1]
+
+
+@wrong("autograd.order", case="a value used twice", word="should hold each of ['a', 'b', 'x', 'z'] once")
+def gives_the_whole_graph(graph, end):
+    return sorted(graph, key=lambda name: (name == end, len(graph[name])))
+
+
+@wrong("autograd.cross_entropy_rule", case="large logits", word="of each row")
+def takes_out_the_largest_logit_of_the_whole_batch(logits, labels):
+    e = np.exp(logits - logits.max())
+    with np.errstate(all="ignore"):
+        p = e / e.sum(axis=1, keepdims=True)
+    p[np.arange(len(labels)), labels] -= 1
+    return p / len(labels)
+
+
+@wrong("autograd.cross_entropy_rule", case="a batch", word="Row by row")
+def subtracts_one_in_the_columns_of_all_labels(logits, labels):
+    p = softmax(logits)
+    p[:, labels] -= 1
+    return p / len(labels)
 
 
 def softmax(logits):

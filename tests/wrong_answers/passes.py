@@ -97,3 +97,52 @@ def forgets_to_return(model, batches, learning_rate):
 @wrong("passes.epoch", case="the weights after one batch", word="expected")
 def climbs_instead(model, batches, learning_rate):
     return loop(model, batches, -learning_rate)
+
+
+@wrong("passes.epoch", case="each loss is a float", word="got 'a Tensor'")
+def returns_tensors(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        losses.append(nn.functional.cross_entropy(model(inputs), labels))
+        model.zero_grad()
+        losses[-1].backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= learning_rate * p.grad
+    return losses
+
+
+@wrong("passes.epoch", case="the loss of one batch", word="without a softmax")
+def applies_softmax_first(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs).softmax(1), labels)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= learning_rate * p.grad
+        losses.append(loss.item())
+    return losses
+
+
+@wrong("passes.epoch", case="the weights after one batch", word="in place")
+def gives_new_tensors_the_old_names(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        model.zero_grad()
+        loss.backward()
+        for p in model.parameters():
+            p = p - learning_rate * p.grad
+        losses.append(loss.item())
+    return losses
+
+
+@wrong("passes.epoch", case="the loss of one batch", word="before the update")
+def takes_the_loss_after_the_update(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        loop(model, [(inputs, labels)], learning_rate)
+        losses.append(nn.functional.cross_entropy(model(inputs), labels).item())
+    return losses

@@ -29,7 +29,7 @@ def rounds_down(samples, batch_size, epochs, accumulate=1, drop_last=False):
     return epochs * -(-(samples // batch_size) // accumulate)
 
 
-@wrong("schedules.total_steps", case="accumulation with a rest", word="expected 10")
+@wrong("schedules.total_steps", case="accumulation with a rest", word="expected 15")
 def drops_the_rest_of_the_window(samples, batch_size, epochs, accumulate=1, drop_last=False):
     batches = samples // batch_size if drop_last else math.ceil(samples / batch_size)
     return epochs * (batches // accumulate)
@@ -39,6 +39,19 @@ def drops_the_rest_of_the_window(samples, batch_size, epochs, accumulate=1, drop
 def rounds_once_for_the_whole_run(samples, batch_size, epochs, accumulate=1, drop_last=False):
     batches = samples * epochs // batch_size if drop_last else math.ceil(samples * epochs / batch_size)
     return math.ceil(batches / accumulate)
+
+
+@wrong("schedules.total_steps", case="accumulation with a rest", word="expected 15")
+def lets_a_window_cross_epochs(samples, batch_size, epochs, accumulate=1, drop_last=False):
+    batches = samples // batch_size if drop_last else math.ceil(samples / batch_size)
+    return math.ceil(batches * epochs / accumulate)
+
+
+@wrong("schedules.total_steps", case="both", word="expected 10")
+def drops_the_last_batch_and_the_rest_of_the_window(samples, batch_size, epochs, accumulate=1, drop_last=False):
+    if drop_last:
+        return epochs * (samples // batch_size // accumulate)
+    return epochs * math.ceil(math.ceil(samples / batch_size) / accumulate)
 
 
 @wrong("schedules.total_steps", case="accumulation", word="expected 2")
