@@ -7,12 +7,14 @@ size, explorers by the data they hold.
 library; `--replay-outputs=no` lets the assertions decide alone.
 """
 import base64
+import contextlib
 import math
 import os
 import re
 import struct
 import symtable
 import tempfile
+from queue import Empty
 
 import nbval.plugin
 import numpy as np
@@ -162,9 +164,19 @@ def replayed(source: str, module: str, package: str = "nnlearn") -> str:
     return f"from {target} import ({', '.join(names)})" if names else f"import {target}"
 
 
-# The plugin: three methods of nbval's are replaced
+# The plugin: four methods of nbval's are replaced
 
-collect_all = nbval.plugin.IPyNbFile.collect
+collect_all, stop_kernel = nbval.plugin.IPyNbFile.collect, nbval.plugin.IPyNbFile.teardown
+SAVE_COVERAGE = ("import sys as _sys\n_coverage = getattr(_sys.modules.get('coverage'), 'Coverage', None)\n"
+                 "_running = _coverage and _coverage.current()\n_running and (_running.stop(), _running.save());")
+
+
+def teardown(self):
+    """Let the kernel write what it measured, if it measures, before it is ended."""
+    if self.kernel is not None and self.kernel.is_alive():
+        with contextlib.suppress(Empty):
+            self.kernel.await_reply(self.kernel.kc.execute(SAVE_COVERAGE, store_history=False), timeout=10)
+    stop_kernel(self)
 
 
 def collect(self):
@@ -199,7 +211,7 @@ def execute_with_history(self, cell_input, allow_stdin=None):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    nbval.plugin.IPyNbFile.collect = collect
+    nbval.plugin.IPyNbFile.collect, nbval.plugin.IPyNbFile.teardown = collect, teardown
     nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
     RunningKernel.execute_cell_input = execute_with_history
     if config.option.nbval:
