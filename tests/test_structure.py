@@ -201,3 +201,24 @@ def test_sidebar_and_map_name_the_lessons_alike():
     texts = re.findall(r'text: "(\d\d [^"]*)"', config)
     expected = [f"{lesson.number} {lesson.title}" for part in COURSE.values() for lesson in part]
     assert texts == expected and yaml.safe_load(config)["website"]["sidebar"]
+
+
+def test_lessons_need_only_what_make_lab_installs():
+    """Every package that a lesson imports comes with the core or the extra `course`, or with one of their packages."""
+    import importlib.metadata
+    from configparser import ConfigParser
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini")
+    stated = config["DEFAULT"]["requirements"].split() + config["DEFAULT"]["course_requirements"].split()
+    plain = {re.split(r"[<>=]", r)[0].lower().replace("_", "-") for r in stated} | {"ipython", "nnlearn"}
+    distributions = importlib.metadata.packages_distributions()
+    for path in BOOKS:
+        for cell in nbtools.read(path).cells:
+            if cell.cell_type != "code":
+                continue
+            for node in ast.walk(ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.M))):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else []
+                names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                for name in {(n or "").split(".")[0] for n in names} - sys.stdlib_module_names:
+                    brought = {d.lower().replace("_", "-") for d in distributions.get(name, [name])}
+                    assert brought & plain or name in ("cycler", "matplotlib_inline"), f"{path.name} imports {name}"
