@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reference', 'Case', 'exercise', 'CaseVerdict', 'Verdict', 'check', 'hint', 'progress']
 
-# %% ../nbs/00_check.ipynb #202300a0
+# %% ../nbs/00_check.ipynb #a63daa41
 import atexit
 import base64
 import contextlib
@@ -29,6 +29,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def _validate(name: str, cases: Sequence[Case], hints: Sequence[str]) -> None:
         if not (isinstance(case.args, tuple) or callable(case.args)):
             refuse(f"case {case.name!r}: args is a tuple, such as ({case.args!r},), or a function that makes one.")
 
-# %% ../nbs/00_check.ipynb #df8f12e6
+# %% ../nbs/00_check.ipynb #6e0236fb
 _STUB_OPS = {"LOAD_CONST", "PRECALL", "CALL", "PUSH_NULL", "RAISE_VARARGS", "LOAD_FAST", "BUILD_STRING"}
 
 
@@ -128,7 +129,7 @@ def _is_stub_code(code: CodeType) -> bool:
     starts = ops[0] == ("LOAD_GLOBAL", "NotImplementedError") and names[-1] == "RAISE_VARARGS"
     return starts and all(name in _STUB_OPS or name.startswith("FORMAT_") for name in names[1:])
 
-# %% ../nbs/00_check.ipynb #32172874
+
 _DERIVED = set(
     "__init__ __repr__ __eq__ __hash__ __lt__ __le__ __gt__ __ge__ "
     "__setattr__ __delattr__ __replace__ __getstate__ __setstate__".split()
@@ -157,14 +158,14 @@ def _is_stub_class(answer: type) -> bool:
         return "__module__" in vars(answer) and all(name.startswith("__") for name in vars(answer))
     return all(_is_stub(method) for method in methods.values())
 
-# %% ../nbs/00_check.ipynb #3b2f2369
+# %% ../nbs/00_check.ipynb #a9f9d68d
 _LIMIT = 32 * 2**20  # bytes that a result may have
 
 
 class _Opaque(str):
     """Something that is not a plain value, in words; it equals nothing."""
 
-# %% ../nbs/00_check.ipynb #a0476e5f
+
 def _plain(value: Any, depth: int = 0) -> Any:
     """The value as JSON: `None`, a string, or a dict with one key that says what it is."""
     if value is None or type(value) is str:
@@ -180,7 +181,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {"opaque": _in_words(value)}
     return {"numbers": [array.dtype.str, list(array.shape), base64.b64encode(array.tobytes()).decode()]}
 
-# %% ../nbs/00_check.ipynb #a6abd271
+# %% ../nbs/00_check.ipynb #982d6d8d
 def _array(value: Any) -> np.ndarray | None:
     """The numbers of a number, an array or a tensor; None for anything else, subclasses included."""
     kind, torch = type(value), sys.modules.get("torch")
@@ -194,7 +195,7 @@ def _array(value: Any) -> np.ndarray | None:
         return np.asarray(value)
     return None
 
-# %% ../nbs/00_check.ipynb #5555bbbd
+
 def _in_words(value: Any) -> str:
     """What a value that is not plain is called in a verdict."""
     if value is ...:
@@ -206,6 +207,8 @@ def _in_words(value: Any) -> str:
         return f"an array of {value.dtype}"
     if inspect.isgenerator(value):
         return "a generator, which has not run yet: return a list"
+    if inspect.iscoroutine(value) or inspect.isasyncgen(value):
+        return "a coroutine, which has not run yet: take `async` away"
     return f"an object of class {type(value).__name__}"
 
 # %% ../nbs/00_check.ipynb #9ed5ac40
@@ -225,12 +228,12 @@ def _value(plain: Any) -> Any:
         raise ValueError("not numbers")
     return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
 
-# %% ../nbs/00_check.ipynb #ce33b36f
+# %% ../nbs/00_check.ipynb #44400e9b
 def _number(value: Any, digits: int = 6) -> str:
     item = value.item()
     return f"{item:.{digits}g}" if isinstance(item, (float, complex)) and digits < 17 else repr(item)
 
-# %% ../nbs/00_check.ipynb #97434865
+
 def _show(value: Any, digits: int = 6) -> str:
     """A value in a line of text, shortened."""
     if isinstance(value, np.ndarray):
@@ -246,13 +249,13 @@ def _show(value: Any, digits: int = 6) -> str:
         text = str(value) if isinstance(value, _Opaque) or value is None else repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
-# %% ../nbs/00_check.ipynb #6ceb3ce7
+
 def _expected(expected: Any, got: Any) -> str:
     texts = [(_show(expected, digits), _show(got, digits)) for digits in (6, 9, 17)]
     left, right = next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
     return f"expected {left}, got {right}"
 
-# %% ../nbs/00_check.ipynb #fd5f5f77
+# %% ../nbs/00_check.ipynb #ab5a3ed5
 def _close(expected: np.ndarray, got: np.ndarray, rtol: float, atol: float) -> np.ndarray:
     """Where two arrays of one shape agree: exactly for whole numbers, NaN with NaN."""
     if expected.dtype.kind in "biu" and got.dtype.kind in "biu":
@@ -267,7 +270,7 @@ def _kind(array: np.ndarray, strict: bool) -> str:
     kinds = {"b": "True or False", "c": "complex numbers", "f": "real numbers" if strict else "numbers"}
     return kinds.get(array.dtype.kind, "whole numbers" if strict else "numbers")
 
-# %% ../nbs/00_check.ipynb #4ac62a43
+
 def _numbers_differ(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str | None:
     """In what two arrays differ, or None."""
     kinds = _kind(expected, case["dtype"]), _kind(got, case["dtype"])
@@ -275,6 +278,9 @@ def _numbers_differ(expected: np.ndarray, got: np.ndarray, case: Mapping[str, An
         return f"expected {kinds[0]} ({_show(expected)}), got {kinds[1]} ({_show(got)})"
     if expected.shape != got.shape:
         same = expected.size == got.size and _close(expected.ravel(), got.ravel(), case["rtol"], case["atol"]).all()
+        if not expected.ndim:
+            size = f"an array of {got.size}" if got.ndim == 1 else f"an array of shape {got.shape}"
+            return f"one number is asked for, this is {size}"
         text = f"expected shape {expected.shape}, got shape {got.shape}"
         return text + (": the numbers are right" if same and got.size > 1 else "")
     wrong = np.argwhere(~_close(expected, got, case["rtol"], case["atol"]))
@@ -313,7 +319,7 @@ def _clue(expected: np.ndarray, got: np.ndarray, case: Mapping[str, Any]) -> str
     same = abs(ratio - 1) > 0.01 and agree(left, right / ratio)
     return f": every number is {ratio:.4g} times the right one" if same else ""
 
-# %% ../nbs/00_check.ipynb #0c451e95
+# %% ../nbs/00_check.ipynb #58b1b896
 def _as_numbers(value: Any, mixed: bool = True) -> np.ndarray | None:
     """Nested lists of numbers as one array, where they are; whole and real ones together only if `mixed`."""
     if not isinstance(value, list):
@@ -326,7 +332,7 @@ def _as_numbers(value: Any, mixed: bool = True) -> np.ndarray | None:
         return None  # one by one: as one array, the whole numbers would no longer be exact
     return np.stack(arrays)
 
-# %% ../nbs/00_check.ipynb #e62ed871
+
 def _differ(expected: Any, got: Any, case: Mapping[str, Any], place: str = "") -> str | None:
     """In what two values differ, after the place where they do; None when they agree."""
     numbers = _as_numbers(expected, mixed=False), _as_numbers(got)
@@ -356,7 +362,7 @@ def _items_differ(expected: Any, got: Any, case: Mapping[str, Any], place: str) 
     problems = (_differ(e, g, case, f"{place}[{key}]") for key, e, g in items)
     return next((problem for problem in problems if problem), None)
 
-# %% ../nbs/00_check.ipynb #07af04f9
+# %% ../nbs/00_check.ipynb #cb419d70
 def _run_case(case: Case, subject: Any, is_value: bool) -> Any:
     """What the subject did on a case, as JSON."""
     try:
@@ -373,7 +379,7 @@ def _run_case(case: Case, subject: Any, is_value: bool) -> Any:
     except BaseException as error:
         return {"error": _error(error, skip=getattr(case.call, "__code__", None))}
 
-# %% ../nbs/00_check.ipynb #a2096254
+
 def _argument(key: int | str) -> str:
     return f"argument `{key}`" if isinstance(key, str) else f"argument {key + 1}"
 
@@ -384,7 +390,7 @@ def _seed() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 
-# %% ../nbs/00_check.ipynb #22baaeac
+# %% ../nbs/00_check.ipynb #a71ca372
 def _leaves(given: dict[int | str, Any]) -> dict[int | str, Any]:
     """Let every float tensor among the arguments ask for its gradient."""
     import torch
@@ -394,7 +400,7 @@ def _leaves(given: dict[int | str, Any]) -> dict[int | str, Any]:
             given[key] = item.detach().clone().requires_grad_()
     return {key: item for key, item in given.items() if isinstance(item, torch.Tensor) and item.requires_grad}
 
-# %% ../nbs/00_check.ipynb #9226eae8
+
 def _gradients(result: Any, leaves: Mapping[int | str, Any]) -> dict[str, Any]:
     """Gradients of the result (a weighted sum of it, when it is not one number) for every leaf."""
     if not leaves:
@@ -410,30 +416,39 @@ def _gradients(result: Any, leaves: Mapping[int | str, Any]) -> dict[str, Any]:
     found = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
     return {_argument(key): _plain(gradient) for key, gradient in zip(leaves, found, strict=True)}
 
-# %% ../nbs/00_check.ipynb #0d3c9058
+# %% ../nbs/00_check.ipynb #0cef6040
 def _error(error: BaseException, skip: CodeType | None = None) -> dict[str, Any]:
     """An exception in words, with the deepest line of the learner's own code that it went through."""
     with contextlib.suppress(BaseException):
         text = re.sub(r"0x[0-9a-f]{6,}", "0x...", str(error).strip().split("\n")[0])[:300]
-        text += " (is a `return` missing?)" if "'NoneType'" in text and "callable" not in text else ""
-        text += " (a blank, `...`, is left to fill in)" if "ellipsis" in text else ""
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-        own = [(code.co_filename, line, code.co_name) for code, line in frames if code is not skip and _is_own(code)]
+        skipped = _codes(skip) if skip else set()
+        own = [(c.co_filename, line, c.co_name) for c, line in frames if c not in skipped and _is_own(c)]
+        if not own and "object is not callable" in text:  # what the answer returned was called
+            text += " (does your function return a function?)"
+        elif not own and "'NoneType'" in text:
+            text += " (is a `return` missing?)"
+        text += " (a blank, `...`, is left to fill in)" if "ellipsis" in text else ""
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
         return {"kinds": kinds, "name": type(error).__name__, "text": text, "where": own[-1] if own else None}
     return {"kinds": [], "name": "an error", "text": "that cannot be shown", "where": None}
 
 
+def _codes(code: CodeType) -> set[CodeType]:
+    """The code of a function with that of the functions and comprehensions inside it."""
+    return {code}.union(*(_codes(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
 def _package() -> Path:
     return Path(str(importlib.import_module("nnlearn").__file__)).parent
 
-# %% ../nbs/00_check.ipynb #13f6cfe4
+
 def _is_own(code: CodeType) -> bool:
     """Whether code belongs to the notebook, rather than to an installed package, Python or this one."""
     installed = (sys.prefix, sys.base_prefix, str(_package()), "<frozen")
     return not code.co_filename.startswith(installed)
 
-# %% ../nbs/00_check.ipynb #3d560d05
+# %% ../nbs/00_check.ipynb #35e5874c
 def _run(request: dict[str, Any], subject: str, send: Callable[[Any], None]) -> None:
     """In the child: unpack the cases and the answer (or the reference), say so, try every case."""
     if subject == "answer":
@@ -449,7 +464,7 @@ def _run(request: dict[str, Any], subject: str, send: Callable[[Any], None]) -> 
     for case in cases:
         send(_run_case(case, answer, request["is_value"]))
 
-# %% ../nbs/00_check.ipynb #51fd2b01
+
 def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
     """One message into a pipe, or a word that it is too long."""
     data = json.dumps(content).encode()
@@ -459,13 +474,14 @@ def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
     pipe.write(struct.pack(">Q", len(data)) + data)
     pipe.flush()
 
-# %% ../nbs/00_check.ipynb #3110aa10
+# %% ../nbs/00_check.ipynb #a249ce9f
 _LOADING = 60.0  # seconds in which a child must be ready, apart from the time that its answer has
 _MEMORY = 4 * 2**30  # bytes that an answer may add
 _FORK = hasattr(os, "fork")
 
-# %% ../nbs/00_check.ipynb #38f2b211
-def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: float) -> tuple[list[Any], str, str]:
+
+def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: float,
+          started: Callable[[], Any]) -> tuple[list[Any], str, str]:
     """Run `work(send)` in a forked child: what it sent, how it ended, what it printed."""
     results, result_end = os.pipe()
     prints, print_end = os.pipe()
@@ -481,23 +497,32 @@ def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: fl
     os.close(result_end)
     os.close(print_end)
     try:
-        inbox, late = _listen(results, prints, count, seconds)
+        inbox, late = _listen(results, prints, count, seconds, started)
     finally:
         status = _kill(pid)
+        _kill_adopted()
         os.close(results)
         os.close(prints)
-    printed = inbox.printed.decode(errors="replace").rstrip()
-    return inbox.messages, _ending(late, status, seconds), printed if len(printed) <= 2000 else printed[:2000] + " ..."
+    return inbox.messages, _ending(late, status, seconds), _screen(inbox.printed)
 
-# %% ../nbs/00_check.ipynb #0657c36c
+
+def _screen(printed: bytes) -> str:
+    """What a screen would show of this: of a line written over again and again, the last."""
+    lines = printed.decode(errors="replace").rstrip().split("\n")
+    text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return text if len(text) <= 2000 else text[:2000] + " ..."
+
+# %% ../nbs/00_check.ipynb #7d9e2bcc
 def _enter_child(result_end: int, print_end: int, seconds: float) -> None:
     """Leave the worker behind: a process group of its own, no pipe but two, bounds on time and memory."""
     import resource
 
     os.setsid()
+    _prctl(_PARENT_DEATH, signal.SIGKILL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(print_end, 1)
-    os.dup2(0, 2)
+    os.dup2(print_end, 2)
+    warnings.showwarning = lambda *_, **__: None  # they name a file that has another number in every notebook
     os.closerange(3, result_end)
     os.closerange(result_end + 1, 4096)
     cpu = int(seconds + _LOADING) + 1
@@ -507,13 +532,37 @@ def _enter_child(result_end: int, print_end: int, seconds: float) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY,) * 2)
 
-# %% ../nbs/00_check.ipynb #8fe8e16e
+
 def _kill(pid: int) -> int:
     """End a child with every process that it started; how it had ended, as `os.waitpid` says."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
+
+# %% ../nbs/00_check.ipynb #62d2a319
+_PARENT_DEATH, _ADOPT = 1, 36  # names of prctl: a signal to get when the parent ends; orphans become children
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set what Linux does with this process and its family; nothing elsewhere."""
+    if sys.platform == "linux":
+        with contextlib.suppress(Exception):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _kill_adopted() -> None:
+    """End the worker's children, and theirs, which it adopts when they end."""
+    family = Path(f"/proc/self/task/{os.getpid()}/children")
+    for _ in range(100):
+        children = family.read_text().split() if family.exists() else []
+        if not children:
+            return
+        for child in children:
+            with contextlib.suppress(OSError):
+                _kill(int(child))
 
 # %% ../nbs/00_check.ipynb #90ea443a
 class _Inbox:
@@ -533,10 +582,11 @@ class _Inbox:
             self.messages.append(json.loads(bytes(self.data[8 : 8 + length])))
             del self.data[: 8 + length]
 
-# %% ../nbs/00_check.ipynb #21125387
-def _listen(results: int, prints: int, count: int, seconds: float) -> tuple[_Inbox, bool]:
+# %% ../nbs/00_check.ipynb #784daf89
+def _listen(results: int, prints: int, count: int, seconds: float,
+            started: Callable[[], Any]) -> tuple[_Inbox, bool]:
     """Read until the child closes its pipe (False) or is late (True); the time counts from its first message."""
-    inbox, pipes, started = _Inbox(), [results, prints], False
+    inbox, pipes, ready_at = _Inbox(), [results, prints], 0.0
     deadline = time.monotonic() + _LOADING
     while results in pipes:
         left = deadline - time.monotonic()
@@ -551,13 +601,15 @@ def _listen(results: int, prints: int, count: int, seconds: float) -> tuple[_Inb
                 inbox.printed = (inbox.printed + chunk)[:4000]
             else:
                 inbox.take(chunk)
-        if inbox.messages and not started:
-            deadline, started = time.monotonic() + seconds, True
+        if inbox.messages and not ready_at:
+            ready_at = time.monotonic()
+            deadline = ready_at + seconds
+            started()
         if len(inbox.messages) >= count:
             deadline = min(deadline, time.monotonic() + 1.0)
     return inbox, False
 
-# %% ../nbs/00_check.ipynb #c9592bd7
+
 def _ending(late: bool, status: int, seconds: float) -> str:
     """How a child ended that did not answer every case."""
     if late:
@@ -566,7 +618,7 @@ def _ending(late: bool, status: int, seconds: float) -> str:
         return f"crashed the Python process ({signal.strsignal(os.WTERMSIG(status))})"
     return "ended the Python process: is there an `exit` in it?"
 
-# %% ../nbs/00_check.ipynb #955a9615
+# %% ../nbs/00_check.ipynb #dff66060
 _PYTHON = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from nnlearn import check; check.{}()"
 
 
@@ -574,8 +626,9 @@ def _command(function: str) -> list[str]:
     """A command that runs a function of this module in a new Python process."""
     return [sys.executable, "-c", _PYTHON.format(function), json.dumps([*sys.path, str(_package().parent)])]
 
-# %% ../nbs/00_check.ipynb #d5f28329
-def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float) -> tuple[list[Any], str, str]:
+
+def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float,
+           started: Callable[[], Any]) -> tuple[list[Any], str, str]:
     """`_fork` by means of a new process."""
     pipe = subprocess.PIPE
     child = subprocess.Popen(_command("_spawned"), stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
@@ -585,13 +638,15 @@ def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float)
     try:
         while len(sent) < count and (message := messages.get(timeout=seconds if sent else _LOADING)) is not None:
             sent.append(message)
+            if len(sent) == 1:
+                started()
     except queue.Empty:
         return sent, _ending(True, 0, seconds), ""
     finally:
         _finish(child, 1.0 if len(sent) == count else 0.0)
     return sent, "ended the Python process: is there an `exit` in it?", ""
 
-# %% ../nbs/00_check.ipynb #c096d555
+
 def _pump(child: "subprocess.Popen[bytes]", request: Any, messages: "queue.Queue[Any]") -> None:
     """In a thread: give a spawned child its request and pass on what it sends, None at the end."""
     assert child.stdin and child.stdout
@@ -601,13 +656,13 @@ def _pump(child: "subprocess.Popen[bytes]", request: Any, messages: "queue.Queue
             messages.put(message)
     messages.put(None)
 
-
+# %% ../nbs/00_check.ipynb #2ed44a49
 def _read(pipe: IO[bytes]) -> Any:
     """One message from a pipe, None at its end."""
     head = pipe.read(8)
     return json.loads(pipe.read(struct.unpack(">Q", head)[0])) if len(head) == 8 else None
 
-# %% ../nbs/00_check.ipynb #26c2771e
+
 def _own_pipes() -> tuple[IO[bytes], IO[bytes]]:
     """Keep stdin and stdout for messages; whatever prints in this process prints into nothing."""
     pipes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -625,34 +680,35 @@ def _finish(process: "subprocess.Popen[bytes]", seconds: float) -> None:
         process.kill()
         process.wait()
 
-# %% ../nbs/00_check.ipynb #8acc9448
+
 def _spawned() -> None:
     """What a spawned child runs."""
     requests, answers = _own_pipes()
     request = _read(requests)
     _run(request, request["subject"], lambda content: _write(answers, content, _LIMIT))
 
-# %% ../nbs/00_check.ipynb #be3f7c5b
+# %% ../nbs/00_check.ipynb #5abf79ac
 def _serve() -> None:
     """What the worker runs: judge requests until the pipe closes."""
     importlib.import_module("torch")
     _seed()
+    _prctl(_ADOPT, 1)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     requests, verdicts = _own_pipes()
     while (request := _read(requests)) is not None:
         try:
-            verdict = _judge(request)
+            verdict = _judge(request, lambda seconds: _write(verdicts, {"wait": seconds}))
         except Exception as error:
             verdict = _whole(f"what it sent back cannot be read ({type(error).__name__})")
         _write(verdicts, verdict)
 
-# %% ../nbs/00_check.ipynb #67ab59c1
-def _judge(request: dict[str, Any]) -> dict[str, Any]:
+
+def _judge(request: dict[str, Any], wait: Callable[[float], None]) -> dict[str, Any]:
     """The verdict on a request: a message about the whole, or a problem (or None) for each case."""
-    got, ending, printed = _results(request, "answer")  # first: what it should have been is not known yet
+    got, ending, printed = _results(request, "answer", wait)  # first: what it should have been is not known yet
     if ending.startswith("it cannot"):
         return _whole(ending)
-    expected, broken, _ = _results(request, "reference")
+    expected, broken, _ = _results(request, "reference", wait)
     if fault := _fault(request["cases"], expected, broken):
         return _whole(f"the exercise itself is at fault, its reference gives no answer ({fault})")
     problems = [_problem(*triple) for triple in zip(request["cases"], expected, got, strict=False)]
@@ -664,7 +720,7 @@ def _judge(request: dict[str, Any]) -> dict[str, Any]:
 def _whole(message: str) -> dict[str, Any]:
     return {"message": message, "cases": [], "printed": ""}
 
-# %% ../nbs/00_check.ipynb #d89d2fab
+# %% ../nbs/00_check.ipynb #b4c5a257
 def _fault(cases: Sequence[Mapping[str, Any]], expected: Sequence[Any], ending: str) -> str | None:
     """Why a reference is of no use, or None."""
     for case, result in zip(cases, expected, strict=False):
@@ -673,19 +729,24 @@ def _fault(cases: Sequence[Mapping[str, Any]], expected: Sequence[Any], ending: 
             return f"{error['name']}: {error['text']}"
     return ending if len(expected) < len(cases) else None
 
-# %% ../nbs/00_check.ipynb #5043a095
-def _results(request: dict[str, Any], subject: str) -> tuple[list[Any], str, str]:
+
+def _results(
+    request: dict[str, Any], subject: str, wait: Callable[[float], None]
+) -> tuple[list[Any], str, str]:
     """Run the reference or the answer in a child: a result for each case it came to, how it ended, what it printed."""
     count, seconds = len(request["cases"]) + 1, request["timeout"]
+    wait(_LOADING)
     if request["fork"]:
-        sent, ending, printed = _fork(lambda send: _run(request, subject, send), count, seconds)
+        run = _fork(lambda send: _run(request, subject, send), count, seconds, lambda: wait(seconds))
     else:
-        sent, ending, printed = _spawn(request, subject, count, seconds)
+        run = _spawn(request, subject, count, seconds, lambda: wait(seconds))
+    wait(_LOADING)
+    sent, ending, printed = run
     if sent and "unreadable" in sent[0]:
         return [], f"it cannot be rebuilt in the checker's process ({sent[0]['unreadable']['text']})", printed
     return sent[1:count], ending, printed
 
-# %% ../nbs/00_check.ipynb #03eea7ba
+# %% ../nbs/00_check.ipynb #fe0055f5
 def _problem(case: Mapping[str, Any], expected: Any, got: Any) -> dict[str, Any] | None:
     """What is wrong with a result, or None."""
     error, raises = got.get("error"), case["raises"]
@@ -696,11 +757,11 @@ def _problem(case: Mapping[str, Any], expected: Any, got: Any) -> dict[str, Any]
         text = f"expected {raises.rpartition('.')[2]} to be raised, got {came}"
         return {"text": text, "where": error and error["where"]}
     if error:
-        return {"text": f"{error['name']}: {error['text']}".removesuffix(": "), "where": error["where"]}
+        return {"text": f"{error['name']}: {error['text']}".removesuffix(": "), "where": error["where"], "raised": True}
     problem = _differ(_value(expected["value"]), _value(got["value"]), case) or _side_effects(case, expected, got)
     return {"text": problem, "where": None} if problem else None
 
-# %% ../nbs/00_check.ipynb #fb08e28d
+
 def _side_effects(case: Mapping[str, Any], expected: Any, got: Any) -> str | None:
     """What is wrong with the arguments after the call, or with the gradients."""
     for name, after in got["changed"].items():
@@ -744,36 +805,62 @@ class _Worker:
 
 _WORKER = _Worker()
 
-# %% ../nbs/00_check.ipynb #2dbdf675
+# %% ../nbs/00_check.ipynb #412dc2b8
+_GRACE = 4.0  # seconds that the worker may take on top of those that it asked for
+
+
+@contextlib.contextmanager
+def _within(seconds: float, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """End the worker when what is done here takes too long, and raise `TimeoutError`."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    alarm = threading.Timer(seconds + _GRACE, end)
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()
+        if late.is_set():
+            raise TimeoutError
+
+# %% ../nbs/00_check.ipynb #74595611
 def _exchange(request: Mapping[str, Any]) -> dict[str, Any]:
     """Send a request to the worker and wait for its verdict; `EOFError` when it died over it."""
     process = _WORKER.start()
     assert process.stdin and process.stdout
-    alarm = threading.Timer(4 * _LOADING + 2 * request["timeout"], process.kill)
-    alarm.start()
+    answer: Any = {"wait": 2 * _LOADING}  # it may have to start
     try:
-        _write(process.stdin, request)
-        verdict = _read(process.stdout)
+        with _within(answer["wait"], process):
+            _write(process.stdin, request)
+        while answer and "wait" in answer:
+            with _within(answer["wait"], process):
+                answer = _read(process.stdout)
     except BaseException:
         _WORKER.stop(0.0)
         raise
-    finally:
-        alarm.cancel()
-    if verdict is None:
+    if answer is None:
         _WORKER.stop()
         raise EOFError
-    return dict(verdict)
+    return dict(answer)
 
 
 def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
     """The worker's verdict, asked for a second time when the worker had died."""
     with _WORKER.lock:
         for _ in range(2):
-            with contextlib.suppress(EOFError, OSError):
+            try:
                 return _exchange(request)
+            except TimeoutError:
+                return _whole("it stopped the checker's own process, which will be started anew")
+            except (EOFError, OSError):
+                continue
     return _whole("it ended the checker's own process, twice")
 
-# %% ../nbs/00_check.ipynb #9f2399be
+# %% ../nbs/00_check.ipynb #9ad6cf05
 def _request(made: _Exercise, answer: Any) -> dict[str, Any]:
     """What the worker needs to judge an answer."""
     cases, reference = made.pack()
@@ -791,7 +878,7 @@ def _terms(case: Case) -> dict[str, Any]:
     raises = f"{case.raises.__module__}.{case.raises.__qualname__}" if case.raises else None
     return {"rtol": case.rtol, "atol": case.atol, "dtype": case.dtype, "raises": raises}
 
-# %% ../nbs/00_check.ipynb #ea41c595
+
 def _unpicklable(answer: Any, error: BaseException) -> str:
     """Why an answer cannot be sent, with the name in it that is at fault."""
     names = getattr(getattr(answer, "__code__", None), "co_names", ())
@@ -802,19 +889,22 @@ def _unpicklable(answer: Any, error: BaseException) -> str:
             return f"cannot be sent to the checker's process, because of `{name}` in it ({error})"
     return f"cannot be sent to the checker's process ({error})"
 
-# %% ../nbs/00_check.ipynb #476125e9
+# %% ../nbs/00_check.ipynb #4b18d890
 class CaseVerdict(NamedTuple):
     """What came of one case."""
 
     name: str  # the name of the case
     problem: str | None  # what is wrong, None when nothing is
     call: str  # the call, when it is short
+    error: str | None = None  # the exception and its line, when there was one
 
     def __str__(self) -> str:
-        call = f", {self.call}" if self.call else ""
-        return f"✓ {self.name}" if self.problem is None else f"✗ {self.name}{call}: {self.problem}"
+        return f"✓ {self.name}" if self.problem is None else self._line(self.problem)
 
-# %% ../nbs/00_check.ipynb #3d436b34
+    def _line(self, problem: str) -> str:
+        return f"✗ {self.name}{f', {self.call}' if self.call else ''}: {problem}"
+
+# %% ../nbs/00_check.ipynb #ddce5931
 @dataclass(frozen=True)
 class Verdict:
     """What `check` found."""
@@ -832,27 +922,43 @@ class Verdict:
 
     def __str__(self) -> str:
         printed = ["Printed by the answer:", self.printed] if self.printed else []
-        lines = [*map(str, self.cases), self.message, *printed]
+        lines = [*self._case_lines(), self.message, *printed]
         return "\n".join(line for line in lines if line)
+
+    def _case_lines(self) -> Iterator[str]:
+        """A line for each case; an exception that comes again and again is told once."""
+        told = set[str]()
+        for case in self.cases:
+            yield case._line("the same error") if case.error in told else str(case)
+            told |= {case.error} if case.error else set()
 
     def _ipython_display_(self) -> None:
         """Nothing: `check` has printed it."""
 
-# %% ../nbs/00_check.ipynb #49fb9665
-def _exercises() -> dict[str, _Exercise]:
-    """All exercises by name; those of the running notebook win over the library's."""
-    with contextlib.suppress(ImportError):
+# %% ../nbs/00_check.ipynb #8e098fc9
+def _exercises() -> tuple[dict[str, _Exercise], str]:
+    """All exercises by name, those of the running notebook before the library's; and why the library's are missing."""
+    fault = ""
+    try:
         importlib.import_module("nnlearn.exercises")
-    return {**sys.modules["nnlearn.check"]._LIBRARY, **_SESSION} if "nnlearn.check" in sys.modules else _SESSION
+    except Exception as error:
+        fault = f"The library's exercises cannot be loaded ({type(error).__name__}: {error})."
+    library = sys.modules["nnlearn.check"]._LIBRARY if "nnlearn.check" in sys.modules else {}
+    return {**library, **_SESSION}, fault
 
-# %% ../nbs/00_check.ipynb #c3ffde34
+
 def _find(name: Any) -> _Exercise | Verdict:
     """The exercise of a name, or what to say when there is none."""
-    if found := _SESSION.get(str(name)) or _exercises().get(str(name)):
+    if found := _SESSION.get(str(name)):
         return found
+    known, fault = _exercises()
+    if found := known.get(str(name)):
+        return found
+    if fault:
+        return Verdict(str(name)[:80], "unknown", message=fault)
     from nnlearn.core import nearest
 
-    near = nearest(str(name), _exercises())
+    near = nearest(str(name), known)
     hint_at = f" Did you mean {near!r}?" if near else " `progress()` lists all."
     return Verdict(str(name)[:80], "unknown", message=f"There is no exercise {str(name)[:80]!r}.{hint_at}")
 
@@ -877,7 +983,7 @@ def check(
         _record(exercise)
     return verdict
 
-# %% ../nbs/00_check.ipynb #10348fde
+# %% ../nbs/00_check.ipynb #7eacaa40
 def _say(text: str) -> None:
     """`print`, with escapes where the screen lacks a character."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -901,12 +1007,12 @@ def _verdict(name: str, answer: Any) -> Verdict:
         return Verdict(name, "failed", message=f"The answer {_unpicklable(answer, error)}.")
     return _report(made, answer, _ask(request))
 
-# %% ../nbs/00_check.ipynb #0230ce05
+
 def _called(answer: Any, otherwise: str = "the `...`") -> str:
     name = getattr(answer, "__name__", "<lambda>")
     return otherwise if not isinstance(name, str) or name == "<lambda>" else f"`{name}`"
 
-# %% ../nbs/00_check.ipynb #391a33df
+# %% ../nbs/00_check.ipynb #6a06f8be
 def _report(made: _Exercise, answer: Any, judged: Mapping[str, Any]) -> Verdict:
     """The verdict in words."""
     if judged["message"]:
@@ -921,7 +1027,7 @@ def _report(made: _Exercise, answer: Any, judged: Mapping[str, Any]) -> Verdict:
     message = f"{made.name}: {right} of {count} right.{more}"
     return Verdict(made.name, "failed", cases, message, judged["printed"])
 
-# %% ../nbs/00_check.ipynb #2e9facf3
+
 def _judged(case: Case, made: _Exercise, answer: Any, problem: Mapping[str, Any] | None) -> CaseVerdict:
     """A case in words: the difference, the line of the learner's code, and why."""
     if problem is None:
@@ -929,14 +1035,15 @@ def _judged(case: Case, made: _Exercise, answer: Any, problem: Mapping[str, Any]
     text = str(problem["text"])
     if text == "not reached":
         return CaseVerdict(case.name, text, "")
+    raised = bool(problem.get("raised"))
     if problem["where"]:
         file, number, function = problem["where"]
         source = linecache.getline(file, number).strip()
         text += f" (line {number}: `{source}`)" if source else f" (line {number}, in {function})"
     why = f" — {case.why}" if case.why and not text.endswith("?") else ""
-    return CaseVerdict(case.name, text + why, _call(case, made, answer))
+    return CaseVerdict(case.name, text + why, _call(case, made, answer), text if raised else None)
 
-# %% ../nbs/00_check.ipynb #0febe4b7
+
 def _call(case: Case, made: _Exercise, answer: Any) -> str:
     """The call, when it fits into a few words: "triangle(5, period=4)"."""
     if case.call or callable(case.args) or not callable(made.reference):
@@ -946,10 +1053,10 @@ def _call(case: Case, made: _Exercise, answer: Any) -> str:
     text = f"{_called(answer, 'f').strip('`')}({', '.join(given)})"
     return "" if len(text) > 60 or "shape" in text else text
 
-# %% ../nbs/00_check.ipynb #32c2bcf3
+# %% ../nbs/00_check.ipynb #cd70765c
 _HINTS: dict[str, int] = {}
 
-# %% ../nbs/00_check.ipynb #c84ca7b9
+
 def hint(
     exercise: str,  # the name of the exercise
 ) -> None:
@@ -965,7 +1072,7 @@ def hint(
     else:
         _say(f"{exercise} has no {'more ' if made.hints else ''}hints: the solution is folded below the exercise.")
 
-# %% ../nbs/00_check.ipynb #70468b97
+# %% ../nbs/00_check.ipynb #d3558b42
 def _home() -> Path:
     """The folder for the user's own data: `NNLEARN_HOME`, or where the platform keeps such things."""
     if own := os.environ.get("NNLEARN_HOME"):
@@ -976,7 +1083,7 @@ def _home() -> Path:
     }.get(sys.platform) or os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "nnlearn"
 
-# %% ../nbs/00_check.ipynb #38e48944
+
 def _solved() -> set[str]:
     """Names of the exercises solved on this machine; a damaged file counts as an empty one."""
     try:
@@ -985,7 +1092,7 @@ def _solved() -> set[str]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return set()
 
-# %% ../nbs/00_check.ipynb #99eb797a
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that other notebooks respect, where the platform has one."""
@@ -1009,18 +1116,21 @@ def _record(name: str) -> None:
                 file.write(content)
             os.replace(new, home / "progress.json")
 
-# %% ../nbs/00_check.ipynb #69a6e152
+# %% ../nbs/00_check.ipynb #85a75075
 def progress(
     lesson: str | None = None,  # one lesson; all by default
 ) -> None:
     """Print what is solved, lesson by lesson."""
+    known, fault = _exercises()
     solved, lessons = _solved(), dict[str, list[str]]()
-    for name in _exercises():
+    for name in known:
         lessons.setdefault(name.split(".")[0], []).append(name)
     shown = {key: names for key, names in lessons.items() if lesson in (None, key)}
     width = max((len(key) for key in shown), default=0)
     for key, names in shown.items():
         marks = ", ".join(f"{'✓' if name in solved else '·'} {name.split('.')[1]}" for name in names)
         _say(f"{key:{width}}  {sum(name in solved for name in names)} of {len(names)}:  {marks}")
-    if not shown:
+    if fault:
+        _say(fault)
+    elif not shown:
         _say("No exercises here yet." if lesson is None else f"No exercises in a lesson {lesson!r}.")

@@ -50,7 +50,7 @@ class Slider:
         """A value with its unit."""
         return f"{value_text(value)} {self.unit}".strip()
 
-# %% ../nbs/00_explore.ipynb #198c6718
+# %% ../nbs/00_explore.ipynb #ecbf0083
 def value_text(
     value: Any,  # a slider's value
 ) -> str:  # short text: six significant digits at most
@@ -87,7 +87,7 @@ def _check_texts(place: str, **texts: Any) -> None:
         if not isinstance(text, str):
             raise ConfigError(f"{name} is a text, not {text!r:.80}; leave it out for none.", place=place)
 
-
+# %% ../nbs/00_explore.ipynb #78a6614b
 def _is_number(value: Any) -> bool:
     "Whether this is one real and finite number."
     try:
@@ -107,7 +107,7 @@ def _check_start(slider: Slider, where: str) -> None:
     if not numbers or not (slider.live[0] < slider.live[1] and slider.live[2] > 0):
         raise ConfigError(f"live={slider.live!r} must be (low, high, step) with low < high and step > 0.", place=where)
 
-# %% ../nbs/00_explore.ipynb #aa2176b0
+# %% ../nbs/00_explore.ipynb #26242f20
 _STYLES = ("line", "dashed", "points", "bars")
 
 
@@ -148,7 +148,7 @@ def _checked_curve(curve: Any, place: str) -> _Curve:
                               "curve there.", place=place)
     return _Curve(x, y, kind)
 
-
+# %% ../nbs/00_explore.ipynb #3340642b
 def _own_numbers(values: Any) -> np.ndarray:
     "A copy, as a drawing function may fill the same array again and again."
     given = np.asarray(values)
@@ -193,7 +193,7 @@ def _distance(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.
     up = np.abs(y[a] + share * along_y - y)
     return np.where(grows, up, np.hypot(x[a] + share * along_x - x, up))
 
-# %% ../nbs/00_explore.ipynb #bd9c6285
+# %% ../nbs/00_explore.ipynb #2af48b7d
 @dataclass(frozen=True)
 class _Axis:
     "One axis: its ends (logarithms to base 10 when `log`), and its ticks."
@@ -219,9 +219,7 @@ def _axis(values: np.ndarray, scale: str, ends: Sequence[float] | None, label: s
     if scale not in ("linear", "log"):
         raise ConfigError(f"unknown scale {scale!r}.", place=place, given=scale, accepted=["linear", "log"])
     log = scale == "log"
-    if ends is not None and not _is_range(ends):
-        raise ConfigError(f"a range is (low, high) with low < high, not {ends!r:.80}.", place=place)
-    low, high = map(float, ends if ends is not None else (values.min(), values.max()))
+    low, high = _checked_range(ends, place) or (float(values.min()), float(values.max()))
     smallest = min(values.min(), low)
     if log and smallest <= 0:
         raise ConfigError(f"a logarithmic axis needs positive values, and {smallest:g} is shown on it; use "
@@ -233,12 +231,15 @@ def _axis(values: np.ndarray, scale: str, ends: Sequence[float] | None, label: s
         low, high = _padded(low, high, pad, log) if pad or low == high else _snapped(low, high, log)
     return _Axis(low, high, log, label, _ticks(low, high, log))
 
-
-def _is_range(ends: Any) -> bool:
-    "Whether these are two numbers, the low one first."
-    if not isinstance(ends, (tuple, list, np.ndarray)) or len(ends) != 2:
-        return False
-    return all(map(_is_number, ends)) and bool(ends[0] < ends[1])
+# %% ../nbs/00_explore.ipynb #dbcc5d78
+def _checked_range(ends: Any, place: str) -> tuple[float, float] | None:
+    "The ends of an axis, the low one first, or a `ConfigError`."
+    if ends is None:
+        return None
+    pair = isinstance(ends, (tuple, list, np.ndarray)) and len(ends) == 2 and all(map(_is_number, ends))
+    if not pair or not ends[0] < ends[1]:
+        raise ConfigError(f"a range is (low, high) with low < high, not {ends!r:.80}.", place=place)
+    return float(ends[0]), float(ends[1])
 
 
 def _padded(low: float, high: float, pad: float, log: bool) -> tuple[float, float]:
@@ -248,6 +249,7 @@ def _padded(low: float, high: float, pad: float, log: bool) -> tuple[float, floa
     room = pad * (high - low)
     near_zero = not log and pad and 0 <= low < 0.3 * high
     return (0.0 if near_zero else low - room), high + room
+
 
 def _snapped(low: float, high: float, log: bool) -> tuple[float, float]:
     "Ends moved outwards to a tick that is less than a hundredth of the axis away: 4999 becomes 5000."
@@ -282,7 +284,7 @@ def _tick_text(value: float, step: float, largest: float) -> str:
     decimals = next((d for d in range(9) if abs(step - round(step, d)) < 1e-9 * step), 9)
     return f"{value:.{decimals}f}" if value else "0"
 
-# %% ../nbs/00_explore.ipynb #2e87c11e
+# %% ../nbs/00_explore.ipynb #0390a86a
 class _Plate(NamedTuple):
     "Everything of a type that does not change when its sliders move."
 
@@ -320,10 +322,10 @@ def _path(plate: _Plate, curve: _Curve, wide: float, high: float) -> str:
         return "".join(f"M{a:.2f} {zero:.2f}V{b:.2f}" for a, b in zip(px, py, strict=True))
     return "M" + "L".join(f"{a:.2f} {b:.2f}" for a, b in zip(px, py, strict=True))
 
-# %% ../nbs/00_explore.ipynb #7607d67d
+
 _KEY = {"line": 24, "dashed": 24, "bars": 14, "points": 0}  # how long a curve's sample in the legend is
 
-
+# %% ../nbs/00_explore.ipynb #f1733d60
 def _picture(plate: _Plate, curves: Mapping[str, _Curve], alt: str, width: float = 720, alone: bool = False) -> str:
     "The picture as SVG text; `alone` for one that brings its own colours and title."
     at = _layout(plate, width)
@@ -355,7 +357,7 @@ def _picture(plate: _Plate, curves: Mapping[str, _Curve], alt: str, width: float
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="nn-picture" viewBox="0 0 {width} {at["total"]}" '
             f'width="{width}" height="{at["total"]}" role="img" aria-label="{escape(alt)}">{own}{"".join(parts)}</svg>')
 
-
+# %% ../nbs/00_explore.ipynb #6499a54b
 def _bottom(plate: _Plate, left: float, y: float, wide: float) -> Iterator[str]:
     "The horizontal axis: a line, ticks as dense as their texts allow, the label."
     ticks = plate.x.ticks
@@ -409,7 +411,7 @@ def _alone_css() -> str:
     "Style of a picture that stands alone: always on light paper."
     return f"svg{{{_variables(_LIGHT)}}}{_PICTURE_CSS}"
 
-# %% ../nbs/00_explore.ipynb #511e7941
+# %% ../nbs/00_explore.ipynb #e92eaa88
 _CSS = f"""
 .nn-explore{{{_variables(_LIGHT)}color-scheme:light}}
 @media (prefers-color-scheme:dark){{body:not(.quarto-light):not([data-jp-theme-light="true"])
@@ -436,7 +438,7 @@ body.quarto-dark .nn-explore,body[data-jp-theme-light="false"] .nn-explore,body.
 .nn-explore img{max-width:100%;border-radius:6px}
 """
 
-# %% ../nbs/00_explore.ipynb #727a7362
+
 def _contrast(one: str, other: str) -> float:
     "The contrast ratio of two colours as WCAG 2 defines it, 1 to 21."
     lights = []
@@ -617,7 +619,7 @@ const header = (spec, id, chosen, reset) => {
 };
 """
 
-# %% ../nbs/00_explore.ipynb #f5c24fd1
+# %% ../nbs/00_explore.ipynb #24aeaf64
 _SCRIPT_START = r"""
 const start = async (root, number) => {
   const spec = JSON.parse(root.querySelector("script[type='application/json']").textContent);
@@ -666,6 +668,10 @@ const start = async (root, number) => {
   fit();
   root.dataset.ready = "yes";
 };
+"""
+
+# %% ../nbs/00_explore.ipynb #5bbc9246
+_SCRIPT_WAKE = r"""
 const readFrames = (type, bytes) => {
   let at = 0;
   const parts = type.lengths.map((length) => bytes.slice(at, at += length));
@@ -682,11 +688,11 @@ asleep.forEach((root) => {
 
 def _script() -> str:
     "The whole script, without the indentation and the comments."
-    parts = [_SCRIPT_DATA, _SCRIPT_FRAME, _SCRIPT_PICTURE, _SCRIPT_CONTROLS, _SCRIPT_START]
+    parts = [_SCRIPT_DATA, _SCRIPT_FRAME, _SCRIPT_PICTURE, _SCRIPT_CONTROLS, _SCRIPT_START, _SCRIPT_WAKE]
     lines = [line.strip() for line in "".join(parts).splitlines()]
     return "(() => {" + "\n".join(line for line in lines if line and not line.startswith("//")) + "})();"
 
-# %% ../nbs/00_explore.ipynb #80e57e61
+# %% ../nbs/00_explore.ipynb #3df59c3f
 class _Kind:
     "One type of an explorer: a drawing function and its sliders, checked."
 
@@ -696,25 +702,9 @@ class _Kind:
             raise ConfigError(f"a drawing function is needed, not {draw!r}.", place=place)
         self.sliders = {key: _checked_slider(key, given, place) for key, given in sliders.items()}
         self.moving = {key: slider for key, slider in self.sliders.items() if len(slider.values) > 1}
-        if not 1 <= len(self.moving) <= 4:
-            cure = ("Fix the others by giving them one value: a list like [0.9]." if self.moving else
-                    "Every parameter is fixed: give at least one slider two values.")
-            raise ConfigError(f"{len(self.moving)} sliders; an explorer has one to four with more than one value. "
-                              f"{cure}", place=place)
-        parameters = inspect.signature(draw).parameters
         self.still = b""  # the start frame, once drawn
-        self.frames = next(iter(parameters), None) == "ax"
-        names = [name for name in parameters if not (self.frames and name == "ax")]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            for key in self.sliders:
-                if key not in names:
-                    raise ConfigError(f"the drawing function has no parameter `{key}`.", place=place, given=key,
-                                      accepted=names)
-        needed = [p.name for p in parameters.values() if p.default is p.empty
-                  and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name in names]
-        missing = [name for name in needed if name not in self.sliders]
-        if missing:
-            raise ConfigError(f"no slider for {', '.join(missing)}, which the drawing function needs.", place=place)
+        self.frames = next(iter(inspect.signature(draw).parameters), None) == "ax"
+        _check_kind(self)
 
     @property
     def count(self) -> int:
@@ -734,14 +724,14 @@ class _Kind:
     def combination(self, number: int) -> dict[str, Any]:
         "One combination of values; the last slider moves fastest."
         places = np.unravel_index(number, [len(slider.values) for slider in self.sliders.values()])
-        return {key: slider.values[place] for (key, slider), place in zip(self.sliders.items(), places, strict=True)}
+        return {key: slider.values[int(place)] for (key, slider), place in zip(self.sliders.items(), places, strict=True)}
 
     def combinations(self) -> list[dict[str, Any]]:
         "Every combination of values."
         return [self.combination(number) for number in range(self.count)]
 
-    def call(self, values: Mapping[str, Any], *axes: Any) -> Any:
-        "What the drawing function returns at these values; it gets copies of those that it could change."
+    def call(self, /, *axes: Any, **values: Any) -> Any:
+        "Call the drawing function, with copies of the values that it could change."
         changeable = (list, tuple, dict, set, np.ndarray)
         given = {key: copy.deepcopy(v) if isinstance(v, changeable) else v for key, v in values.items()}
         try:
@@ -756,15 +746,37 @@ class _Kind:
 
     def curves(self, values: Mapping[str, Any]) -> dict[str, _Curve]:
         "What the drawing function returns at these values, checked."
-        return _checked_curves(self.call(values), f"{self.place}, {self.said(values)}")
+        return _checked_curves(self.call(**values), f"{self.place}, {self.said(values)}")
 
-    def refuse_chance(self) -> ConfigError:
-        "What to say of a function that draws one state in two ways."
-        return ConfigError(f"{self.said(self.combination(0))} drew two different pictures, one after the other. Its "
-                           "picture may depend on its parameters only: seed random numbers inside it, "
-                           "np.random.default_rng(0), and begin anew with what it changes.", place=self.place)
+# %% ../nbs/00_explore.ipynb #ce6ae15d
+def _check_kind(kind: _Kind) -> None:
+    "Refuse too few or too many sliders, and sliders that do not fit the drawing function."
+    if not 1 <= len(kind.moving) <= 4:
+        cure = ("Fix the others by giving them one value: a list like [0.9]." if kind.moving else
+                "Every parameter is fixed: give at least one slider two values.")
+        raise ConfigError(f"{len(kind.moving)} sliders; an explorer has one to four with more than one value. "
+                          f"{cure}", place=kind.place)
+    parameters = inspect.signature(kind.draw).parameters
+    names = [name for name in parameters if not (kind.frames and name == "ax")]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in kind.sliders:
+            if key not in names:
+                raise ConfigError(f"the drawing function has no parameter `{key}`.", place=kind.place, given=key,
+                                  accepted=names)
+    needed = [p.name for p in parameters.values() if p.default is p.empty
+              and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name in names]
+    missing = [name for name in needed if name not in kind.sliders]
+    if missing:
+        raise ConfigError(f"no slider for {', '.join(missing)}, which the drawing function needs.", place=kind.place)
 
-# %% ../nbs/00_explore.ipynb #8813eb18
+
+def _chance(kind: _Kind) -> ConfigError:
+    "What to say of a function that draws one state in two ways."
+    return ConfigError(f"{kind.said(kind.combination(0))} drew two different pictures, one after the other. Its "
+                       "picture may depend on its parameters only: seed random numbers inside it, "
+                       "np.random.default_rng(0), and begin anew with what it changes.", place=kind.place)
+
+# %% ../nbs/00_explore.ipynb #fee84bdc
 class _Packed(NamedTuple):
     "The stored curves of a type."
 
@@ -788,7 +800,7 @@ def _draw_all(kind: _Kind, combinations: Sequence[Mapping[str, Any]]) -> list[_C
         curves += drawn.values()
     again = kind.curves(combinations[0]).values()
     if not all(_alike(*pair) for pair in zip(curves[: len(first)], again, strict=True)):
-        raise kind.refuse_chance()
+        raise _chance(kind)
     return curves
 
 
@@ -797,10 +809,11 @@ def _alike(one: _Curve, other: _Curve) -> bool:
     return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(a).max())
                for a, b in zip(one[:2], other[:2], strict=True))
 
-
+# %% ../nbs/00_explore.ipynb #8babee68
 def _plate(kind: _Kind, curves: Sequence[_Curve], look: Mapping[str, Any]) -> _Plate:
     "The axes that fit all these curves, or those that the background or the ranges ask for."
-    background, x_range, y_range = "", look["x_range"], look["y_range"]
+    background = ""
+    x_range, y_range = (_checked_range(look[f"{name}_range"], f"{kind.place}, {name} axis") for name in "xy")
     if look["background"] is not None:
         background, drawn_x, drawn_y = _background(look["background"], x_range, y_range, kind.place)
         x_range, y_range = x_range or drawn_x, y_range or drawn_y
@@ -815,7 +828,7 @@ def _plate(kind: _Kind, curves: Sequence[_Curve], look: Mapping[str, Any]) -> _P
     names = list(kind.first)
     return _Plate(x_axis, y_axis, names, [c.style for c in curves[: len(names)]], background)
 
-# %% ../nbs/00_explore.ipynb #2b2f32d3
+
 def _encode(curves: Sequence[_Curve], plate: _Plate) -> _Packed:
     "Thin the curves and pack them; what lies more than an axis length outside is moved to there."
     pieces = [piece for some in _portions(curves) for piece in _thinned(some, plate)]
@@ -829,7 +842,7 @@ def _encode(curves: Sequence[_Curve], plate: _Plate) -> _Packed:
              for place, grid in zip(places, grids, strict=True)]
     return _Packed(plate, len(pieces), grids, _pack(np.array([len(p[0]) for p in pieces]), *words))
 
-
+# %% ../nbs/00_explore.ipynb #7626953c
 def _portions(curves: Sequence[_Curve], most: int = 400_000) -> Iterator[list[_Curve]]:
     "The curves in groups of about `most` points, so that thinning them stays within memory."
     portion: list[_Curve] = []
@@ -853,11 +866,11 @@ def _thinned(curves: Sequence[_Curve], plate: _Plate) -> list[tuple[np.ndarray, 
             keep[starts[n]:starts[n + 1]] = True
     return [(x[a:b][keep[a:b]], y[a:b][keep[a:b]]) for a, b in itertools.pairwise(starts)]
 
-# %% ../nbs/00_explore.ipynb #5bd09aaa
+# %% ../nbs/00_explore.ipynb #37432e47
 BUDGET = 150_000  # bytes that one explorer may add to a page
 
 
-def _frame(kind: _Kind, values: Mapping[str, Any], form: str, sharp: bool = True) -> bytes:
+def _frame(draw: Callable, values: Mapping[str, Any], form: str, sharp: bool = True) -> bytes:
     "One frame as `svg` or `webp`."
     import io
 
@@ -867,7 +880,7 @@ def _frame(kind: _Kind, values: Mapping[str, Any], form: str, sharp: bool = True
     with mpl.rc_context():
         style()
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        kind.call(values, figure.add_subplot())
+        draw(figure.add_subplot(), **values)
         file = io.BytesIO()
         if form == "svg":
             figure.savefig(file, format="svg", metadata={"Date": None})
@@ -883,14 +896,14 @@ def _frames(kind: _Kind) -> tuple[str, list[bytes]]:
                           "most 12 values. Fix the others by giving them one value, or return curves instead of "
                           "drawing.", place=kind.place)
     for form, sharp in (("svg", True), ("webp", True), ("webp", False)):
-        frames = [_frame(kind, values, form, sharp) for values in kind.combinations()]
+        frames = [_frame(kind.call, values, form, sharp) for values in kind.combinations()]
         if len(zlib.compress(b"".join(frames), 9)) < 0.5 * BUDGET:
             break
-    if _frame(kind, kind.combination(0), form, sharp) != frames[0]:
-        raise kind.refuse_chance()
+    if _frame(kind.call, kind.combination(0), form, sharp) != frames[0]:
+        raise _chance(kind)
     return {"svg": "image/svg+xml", "webp": "image/webp"}[form], frames
 
-
+# %% ../nbs/00_explore.ipynb #cebbed8e
 def _background(draw: Callable, x_range: Any, y_range: Any, place: str) -> tuple[str, tuple, tuple]:
     "A picture that fills the plot, as a data address, and the ranges of its axes."
     import io
@@ -949,7 +962,7 @@ def _axis_spec(axis: _Axis) -> dict[str, Any]:
     short = [(float(f"{position:.12g}"), text) for position, text in axis.ticks]
     return dict(low=axis.low, high=axis.high, log=axis.log, label=axis.label, ticks=short)
 
-# %% ../nbs/00_explore.ipynb #cc7b9070
+# %% ../nbs/00_explore.ipynb #45cb3b49
 def _refuse_hopeless(kind: _Kind, look: Mapping[str, Any]) -> None:
     "Weigh some runs of neighbouring combinations, as they will be stored, before drawing far too many."
     if kind.count <= 600:
@@ -977,7 +990,7 @@ def _refuse_heavy(kind: _Kind, curves: Sequence[_Curve], plate: _Plate, share: f
         whole = weight * total / sum(len(curve.x) for curve in some) / share
         raise ConfigError(_thinning_advice(kind, whole, BUDGET), place=kind.place)
 
-
+# %% ../nbs/00_explore.ipynb #cc8a83c6
 def _thinning_advice(kind: _Kind, weight: float, room: float) -> str:
     "How many combinations there are, what they weigh, and which slider to cut to how many values."
     counts = {key: len(slider.values) for key, slider in kind.moving.items()}
@@ -991,7 +1004,7 @@ def _thinning_advice(kind: _Kind, weight: float, room: float) -> str:
     thinner = ", ".join(f"`{key}` from {counts[key]} to {n} values" for key, n in cut.items() if n < counts[key])
     advice = "Fix some sliders by giving them one value, or draw fewer or smoother curves of fewer points."
     if thinner and left() <= room:
-        advice = f"Thin {thinner}: about {left() / 1000:,.0f} KB."
+        advice = f"Thin {thinner}: about {max(1, left() / 1000):,.0f} KB."
     product = " x ".join(f"{n} {key}" for key, n in counts.items())
     return (f"{kind.count:,} combinations ({product}) weigh about {weight / 1000:,.0f} KB; one explorer may add at "
             f"most {BUDGET / 1000:.0f} KB to a page. {advice} Values in between can stay in JupyterLab: "
@@ -1031,7 +1044,7 @@ def _identity(spec: Mapping[str, Any], plates: Sequence[_Plate | None], kinds: S
     said = json.dumps([spec["title"], spec["alt"], labels, some])
     return "nn-" + hashlib.sha256(said.encode()).hexdigest()[:10]
 
-# %% ../nbs/00_explore.ipynb #abad8399
+# %% ../nbs/00_explore.ipynb #f0be4380
 class Explorer:
     "A picture with sliders; made by `explore`."
 
@@ -1070,14 +1083,14 @@ class Explorer:
         """The explorer as ipywidgets, drawn again by the drawing function whenever a slider moves."""
         return _live(self)
 
-
+# %% ../nbs/00_explore.ipynb #d8769d14
 def _has_kernel() -> bool:
     import sys
 
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel")
 
-# %% ../nbs/00_explore.ipynb #28247b2f
+# %% ../nbs/00_explore.ipynb #a07eb646
 def _control(slider: Slider) -> Any:
     "A widget for one slider."
     import ipywidgets as widgets
@@ -1097,11 +1110,11 @@ def _redraw(explorer: Explorer, number: int, values: Mapping[str, Any]) -> str:
     "The picture of one state as HTML."
     kind, plate = explorer.kinds[number], explorer.plates[number]
     if plate is None:
-        picture = base64.b64encode(_frame(kind, values, "svg")).decode()
+        picture = base64.b64encode(_frame(kind.call, values, "svg")).decode()
         return f'<img width="720" alt="{escape(explorer.alt)}" src="data:image/svg+xml;base64,{picture}">'
     return _picture(plate, _thin_curves(kind.curves(values), plate), explorer.alt)
 
-# %% ../nbs/00_explore.ipynb #aa04aa7b
+# %% ../nbs/00_explore.ipynb #223757a2
 def _live(explorer: Explorer) -> Any:
     "The widgets of an explorer."
     import ipywidgets as widgets
@@ -1141,7 +1154,7 @@ def _live(explorer: Explorer) -> Any:
     top = widgets.HBox([heading, *([types] if len(names) > 1 else []), reset], layout={"max_width": "720px"})
     return widgets.VBox([top, rows, picture])
 
-
+# %% ../nbs/00_explore.ipynb #8b244668
 def _wrapped(content: str) -> str:
     return f'<div class="nn-explore nn-live">{content}</div>'
 

@@ -3,10 +3,12 @@ import functools
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -103,7 +105,6 @@ def test_the_line_is_the_learners_own_not_the_librarys():
         (lambda x: ..., "Not yet"),
         (lambda x: [x][0] and ..., "a blank is left"),
         (lambda x: x + [...][0], "a blank, `...`, is left"),
-        (lambda x: None + x, "is a `return` missing?"),
         (lambda: 4, "TypeError"),
         (lambda x: sys.exit(), "SystemExit"),
         (lambda x: (_ for _ in [x * x]), "a generator"),
@@ -111,7 +112,8 @@ def test_the_line_is_the_learners_own_not_the_librarys():
         (lambda x: dict, "the class dict"),
         (lambda x: "4", "expected 4, got '4'"),
         (lambda x: True, "expected numbers (4), got True or False (True)"),
-        (lambda x: [4], "expected shape (), got shape (1,)"),
+        (lambda x: [4], "one number is asked for, this is an array of 1"),
+        (lambda x: np.ones((2, 3)), "one number is asked for, this is an array of shape (2, 3)"),
         (lambda x: -4, "expected 4, got -4"),
         (lambda x: float("nan"), "expected 4, got nan"),
         (lambda x: 4 + 0j, "complex"),
@@ -134,6 +136,70 @@ def test_wrong_answers(answer, words):
     register(square, Case("it", args=(2,)))
     verdict = check("test.it", answer)
     assert not verdict.passed and words.replace("at 0x...", "") in str(verdict)
+
+
+def test_an_error_in_the_learners_own_arithmetic_is_not_taken_for_a_missing_return():
+    def uses_none(x):
+        gradient = None
+        return x - gradient
+
+    problem = one(square, uses_none, args=(2,))
+    assert "NoneType" in problem and "`return x - gradient`" in problem and "missing" not in problem
+
+
+def test_the_checkers_own_call_is_not_the_line_that_failed():
+    case = Case("it", call=lambda f: [part + 1 for part in [f(2)]])
+    register(lambda x: 4, case)
+    assert check("test.it", lambda x: 4).passed
+    problem = check("test.it", lambda x: None).cases[0].problem
+    assert "NoneType" in problem and "(is a `return` missing?)" in problem and "line" not in problem
+
+
+@pytest.mark.parametrize("returned", [None, 4, np.float64(4), torch.tensor(4)])
+def test_a_missing_inner_function_is_named(returned):
+    register(lambda base: lambda step: base, Case("it", call=lambda f: [f(2)(step) for step in range(3)]))
+    problem = check("test.it", lambda base: returned).cases[0].problem
+    assert "object is not callable (does your function return a function?)" in problem and "line" not in problem
+
+    def calls_it(base):
+        return lambda step: returned(step)
+
+    problem = check("test.it", calls_it).cases[0].problem
+    assert "`return lambda step: returned(step)`" in problem and "?" not in problem
+
+
+def test_an_async_answer_is_told_so():
+    async def answer(x):
+        return x * x
+
+    async def answers(x):
+        yield x * x
+
+    for wrong in (answer, answers):
+        assert "got a coroutine, which has not run yet: take `async` away" in one(square, wrong, args=(2,))
+
+
+def test_an_error_in_every_case_is_told_once():
+    def wrong(x):
+        return x * undefined  # noqa: F821
+
+    register(square, *(Case(f"case {x}", args=(x,), why=f"reason {x}") for x in range(4)))
+    verdict = check("test.it", lambda x: wrong(x) if x < 3 else [][x])
+    lines = str(verdict).splitlines()
+    assert "NameError" in lines[0] and lines[0].endswith("— reason 0") and "IndexError" in lines[3]
+    assert lines[1:3] == ["✗ case 1, f(1): the same error", "✗ case 2, f(2): the same error"]
+    assert all("NameError" in case.problem and f"reason {i}" in case.problem for i, case in enumerate(verdict.cases[:3]))
+    register(square, Case("two", args=(2,)), Case("three", args=(2,)))
+    assert "same" not in str(check("test.it", lambda x: 5))  # a wrong value is told for every case
+
+
+def test_cases_after_a_crash_are_not_judged():
+    later = Case("later", args=(3,), why="never said")
+    register(square, Case("fine", args=(2,)), Case("crash", args=(0,)), later)
+    verdict = check("test.it", lambda x: x * x if x else os._exit(0))
+    lines = str(verdict).splitlines()
+    assert lines[0] == "✓ fine" and "ended the Python process" in lines[1]
+    assert lines[2:] == ["✗ later: not reached", "test.it: 1 of 3 right."]
 
 
 def test_a_screen_without_the_marks_shows_escapes(monkeypatch):
@@ -505,6 +571,58 @@ def test_a_sleep_in_c_and_children_end_with_the_answer(tmp_path):
     assert not note.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process that leaves its group outlives the check")
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_daemon_ends_with_the_check(tmp_path, ends):
+    note = tmp_path / "note"
+
+    def daemon(x):
+        if os.fork() == 0:
+            os.setsid()
+            for _ in range(3):
+                if os.fork():
+                    break
+                os.setsid()
+            time.sleep(1.5)
+            note.write_text("still here")
+            os._exit(0)
+        if not ends:
+            time.sleep(60)
+        return x * x
+
+    register(square, timeout=0.5)
+    assert check("test.it", daemon).passed == ends
+    time.sleep(2)
+    assert not note.exists()
+    assert check("test.it", square).passed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such an answer ends by itself")
+def test_an_answer_ends_with_its_worker(tmp_path):
+    note = tmp_path / "note"
+
+    def kills_its_worker(x):
+        os.kill(os.getppid(), 9)
+        time.sleep(1.5)
+        note.write_text("still here")
+
+    register(square)
+    assert "ended the checker's own process, twice" in str(check("test.it", kills_its_worker))
+    time.sleep(2)
+    assert not note.exists()
+
+
+def test_a_stopped_worker_is_noticed_and_replaced(monkeypatch):
+    monkeypatch.setattr(module, "_GRACE", 1.0)
+    register(square, timeout=1.0)
+    assert check("test.it", square).passed
+    before, start = module._WORKER.process, time.monotonic()
+    verdict = check("test.it", lambda x: os.kill(os.getppid(), signal.SIGSTOP))
+    assert time.monotonic() - start < 5
+    assert "Not accepted: it stopped the checker's own process, which will be started anew." in str(verdict)
+    assert before.poll() is not None and check("test.it", square).passed
+
+
 def test_floods_are_cut():
     def flood(x):
         while True:
@@ -523,6 +641,46 @@ def test_prints_are_shown(capsys):
     register(square)
     assert check("test.it", prints).passed
     assert capsys.readouterr().out.endswith("Printed by the answer:\nx is 2\nx is 3\n")
+
+
+def test_what_goes_to_stderr_is_shown_too(capsys):
+    def talks(x):
+        print("x is", x, file=sys.stderr)
+        warnings.warn("in a file of this session", stacklevel=1)
+        for i in range(10):
+            print(f"\r{i * 10} % done", end="", file=sys.stderr)
+        print(file=sys.stderr)
+        return x * x
+
+    register(square, Case("two", args=(2,)))
+    assert check("test.it", talks).passed
+    assert capsys.readouterr().out.endswith("Printed by the answer:\nx is 2\n90 % done\n")
+
+
+def test_warnings_can_still_be_caught():
+    def catches(x):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.warn("one", stacklevel=1)
+        return x * x * len(caught)
+
+    assert one(square, catches, args=(2,)) is None
+
+
+def test_a_flood_that_never_pauses_ends_and_takes_no_memory(monkeypatch):
+    monkeypatch.setattr(module, "_LOADING", 0.3)
+    results, end = os.pipe()
+    heard = []
+    with open("/dev/zero", "rb") as flood:
+        listener = threading.Thread(
+            target=lambda: heard.append(module._listen(results, flood.fileno(), 2, 0.3, lambda: None)), daemon=True)
+        listener.start()
+        listener.join(timeout=10)
+        assert not listener.is_alive()
+    inbox, late = heard[0]
+    assert late and len(inbox.printed) == 4000
+    os.close(results)
+    os.close(end)
 
 
 def test_too_much_memory_is_an_error_not_a_crash():
@@ -762,6 +920,10 @@ def test_a_broken_reference_is_the_exercises_fault():
     assert verdict.status == "failed" and "the exercise itself is at fault" in str(verdict)
     register(square, Case("it", args=(2,), raises=ValueError))
     assert "no error" in str(check("test.it", square))
+    register(lambda x: int("two"), Case("it", args=(2,), raises=KeyError))
+    assert "at fault, its reference gives no answer (ValueError: invalid" in str(check("test.it", square))
+    register(lambda x: {}[x], Case("it", args=(2,), raises=LookupError))
+    assert check("test.it", lambda x: {}[x]).passed
     register(lambda x: time.sleep(9), timeout=0.2)
     assert "at fault" in str(check("test.it", square))
 
@@ -782,6 +944,31 @@ def test_the_notebooks_exercise_wins_over_the_librarys(monkeypatch):
     register(square)
     exec("exercise('test.it', cases=[Case('library', args=(2,))])(lambda x: 0)", namespace)
     assert check("test.it", square).passed
+    assert module._exercises()[0]["test.it"] is module._SESSION["test.it"] is not module._LIBRARY["test.it"]
+
+
+def test_a_library_that_cannot_be_loaded_is_said(monkeypatch, capsys):
+    tried = []
+
+    def broken(name):
+        tried.append(name)
+        raise NameError("name 'oops' is not defined")
+
+    register(square, hints=["x * x"])
+    monkeypatch.setattr(module.importlib, "import_module", broken)
+    monkeypatch.setattr(module, "_LIBRARY", {})
+    says = "The library's exercises cannot be loaded (NameError: name 'oops' is not defined).\n"
+    hint("other.one")
+    assert capsys.readouterr().out == says
+    verdict = check("other.one", square)
+    assert verdict.status == "unknown" and capsys.readouterr().out == says
+    progress()
+    assert capsys.readouterr().out == "test  0 of 1:  · it\n" + says
+    progress("other")
+    assert capsys.readouterr().out == says
+    tried.clear()
+    hint("test.it")
+    assert capsys.readouterr().out == "Hint 1 of 1: x * x\n" and not tried
 
 
 def test_hints_come_one_by_one(capsys):
@@ -813,7 +1000,7 @@ def test_progress_counts_what_the_learner_solved(capsys, monkeypatch):
     progress("gamma")
     assert "No exercises in a lesson 'gamma'" in capsys.readouterr().out
     module._SESSION.clear()
-    monkeypatch.setattr(module, "_exercises", dict)
+    monkeypatch.setattr(module, "_exercises", lambda: ({}, ""))
     progress()
     assert "No exercises here yet" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +168,25 @@ def test_too_many_combinations_are_named_with_a_cure():
     assert time.perf_counter() - began < 5
 
 
+def test_very_long_curves_and_sliders_are_refused_at_once():
+    def noise(a):
+        return {"noise": (np.arange(200_000), np.random.default_rng(a).normal(size=200_000))}
+
+    began = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"3 combinations .* weigh about 1,\d\d\d KB.* curves of fewer points"):
+        explore(noise, a=[1, 2, 3])
+    assert time.perf_counter() - began < 3
+    with pytest.raises(ConfigError, match="Thin `a` from 1000000 to 200 values"):
+        explore(lambda a: {"c": ([1, 2], [1, a])}, a=range(1_000_000))
+    assert time.perf_counter() - began < 6
+
+
+def test_very_long_smooth_curves_are_not_refused():
+    x = np.arange(200_000)
+    explorer = explore(lambda a: {"wave": (x, np.sin(a * x / 20_000)), "jump": (x, x > 1e5 / a)}, a=[1, 2, 3])
+    assert len(explorer.html) < 40_000
+
+
 @pytest.mark.parametrize("make, said", [
     (lambda: explore(stairs, gamma=[], every=[1]), "slider `gamma`: the list of values is empty"),
     (lambda: explore(stairs, gamma=0.5, every=[1]), r"slider `gamma`: a list of values or a Slider is needed, not 0.5"),
@@ -177,8 +197,8 @@ def test_too_many_combinations_are_named_with_a_cure():
     (lambda: explore(stairs, gamma=Slider([0.1, 0.5], live=(0, 1)), every=[1]), "must be"),
     (lambda: explore(stairs, gama=[0.1, 0.5], every=[1]), "no parameter `gama`. Did you mean 'gamma'"),
     (lambda: explore(stairs, gamma=[0.1, 0.5]), "no slider for every"),
-    (lambda: explore(stairs, gamma=[0.1], every=[1]), "0 sliders; an explorer has one to four"),
-    (lambda: explore(lambda **v: stairs(0.1, 5), **{k: [1, 2] for k in "abcde"}), "5 sliders; an explorer has one to"),
+    (lambda: explore(stairs, gamma=[0.1], every=[1]), "0 sliders; .* one to four .*: give at least one slider two val"),
+    (lambda: explore(lambda **v: stairs(0.1, 5), **{k: [1, 2] for k in "abcde"}), "5 sliders; .* Fix the oth"),
     (lambda: explore(3, a=[1, 2]), "a drawing function is needed, not 3"),
     (lambda: explore({}, title="none"), "a dict of types"),
     (lambda: explore({"a": (walk, {"rate": [1, 2]})}, rate=[1]), "takes the sliders inside it"),
@@ -197,6 +217,19 @@ def test_too_many_combinations_are_named_with_a_cure():
     (lambda: explore(lambda a: {"c": ([1, 2], [0, 2])}, a=[1, 2], y_scale="log"), "y axis: a logarithmic axis needs"),
     (lambda: explore(walk, rate=[0.1, 0.5], y_scale="lin"), "unknown scale 'lin'. Did you mean 'linear'"),
     (lambda: explore(walk, rate=[0.1, 0.5], y_range=(1, 0)), r"a range is \(low, high\)"),
+    (lambda: explore(walk, rate=[0.1, 0.5], y_range="01"), r"y axis: a range is \(low, high\) .*, not '01'"),
+    (lambda: explore(walk, rate=[0.1, 0.5], x_range=(0, np.nan), background=lambda ax: 0), "x axis: a range"),
+    (lambda: explore(walk, rate=[0.1, 0.5], x_range=(0, 10**400)), r"a range is \(low, high\)"),
+    (lambda: explore(walk, rate=[0.1, 0.5], x_range=(0, 1e308)), "numbers from 0 to 1e.308 are too large"),
+    (lambda: explore(lambda a: {"c": ([1, 2], [-1e308, 1e308])}, a=[1, 2]), "y axis: numbers from -1e.308 to 1e.308"),
+    (lambda: explore(lambda a: {"c": ([1, 2], [1e-310, 1])}, a=[1, 2], y_scale="log"), "too large or too small"),
+    (lambda: explore(lambda a: {"c": ([1, 2], [1, 10**400])}, a=[1, 2]), "x and y must be numbers .int too large"),
+    (lambda: explore(lambda a: {"c": ([1, 2], np.array([1, 1j]))}, a=[1, 2]), "y must be numbers .these are complex"),
+    (lambda: explore(lambda a: {"c": (torch.tensor([1, 1j]), [1, 2])}, a=[1, 2]), "these are complex"),
+    (lambda: explore(walk, title=None, rate=[1, 2]), "title is a text, not None"),
+    (lambda: explore(walk, y_label=3, rate=[1, 2]), "y_label is a text, not 3"),
+    (lambda: explore(walk, rate=Slider([1, 2], unit=None)), "slider `rate`: unit is a text, not None"),
+    (lambda: explore(walk, rate=Slider([1, 2], live=(0, 10**400, 1))), "must be"),
     (lambda: explore(walk, rate=[0.1, 0.5], background="a.png"), "background is a function"),
     (lambda: explore(frame, level=range(13)), "13 combinations; frames take one slider with at most 12 values"),
     (lambda: explore(lambda ax, a, b: None, a=[1, 2], b=[1, 2]), "2 sliders with 4 combinations; frames take one"),
@@ -211,6 +244,52 @@ def test_an_exception_in_the_function_says_where():
     with pytest.raises(ZeroDivisionError) as raised:
         explore(lambda a: {"c": ([1], [1 / a])}, title="divide", a=[1, 0])
     assert raised.value.__notes__ == ["explorer 'divide': raised by draw(a=0)"]
+    with pytest.raises(ZeroDivisionError) as raised:
+        explore(lambda ax, a: ax.plot([1 / a]), a=[1, 0])
+    assert raised.value.__notes__ == ["explore: raised by draw(a=0)"]
+    with pytest.raises(ZeroDivisionError) as raised:
+        explore(walk, rate=[0.1, 0.5], background=lambda ax: 1 / 0)
+    assert raised.value.__notes__ == ["explore: raised by background(ax)"]
+
+
+@pytest.mark.parametrize("buffer", [np.zeros(3), torch.zeros(3, dtype=torch.float64)])
+def test_an_array_that_is_filled_again_is_copied(buffer):
+    def draw(a):
+        for n in range(3):
+            buffer[n] = a * n
+        return {"c": (np.arange(3), buffer)}
+
+    stored = decode(explore(draw, a=[1, 2, 3]).html)["types"][""]["curves"]
+    assert [round(float(stored[a,]["c"][1][-1]), 2) for a in "123"] == [2, 4, 6]
+
+
+def test_a_picture_left_to_chance_is_refused():
+    random = np.random.default_rng(0)
+    count = iter(range(1000))
+    with pytest.raises(ConfigError, match=r"draw\(a=1\) drew two different pictures.*seed random numbers inside it"):
+        explore(lambda a: {"c": (np.arange(3), random.random(3))}, a=[1, 2])
+    with pytest.raises(ConfigError, match="two different pictures"):
+        explore(lambda a: {"c": (np.arange(n := 3 + next(count)), np.arange(n))}, a=[1, 2])
+    with pytest.raises(ConfigError, match=r"draw\(a=1\) drew two different pictures"):
+        explore(lambda ax, a: ax.plot(random.random(3)), a=[1, 2])
+
+
+def test_values_that_a_function_changes_are_copies():
+    def grows(layers, more):
+        layers.append(more["by"])
+        more["by"] += 1
+        return {"c": (np.arange(len(layers)), layers)}
+
+    stored = decode(explore(grows, layers=[[1, 2], [3, 4]], more=[{"by": 5}]).html)["types"][""]["curves"]
+    ends = {key: tuple(np.round(axis[-1], 2) for axis in curves["c"]) for key, curves in stored.items()}
+    assert ends == {("[1, 2]",): (2, 5), ("[3, 4]",): (2, 5)}
+
+    def bars_grow(ax, heights):
+        heights.append(1)
+        ax.plot(heights)
+
+    kinds = explore(bars_grow, heights=[[1], [2]]).kinds
+    assert kinds[0].sliders["heights"].values == [[1], [2]]
 
 
 def test_live_widgets_move_the_picture():
