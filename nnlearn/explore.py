@@ -1010,7 +1010,7 @@ def _thinning_advice(kind: _Kind, weight: float, room: float) -> str:
             f"most {BUDGET / 1000:.0f} KB to a page. {advice} Values in between can stay in JupyterLab: "
             "Slider(values, live=(low, high, step)).")
 
-# %% ../nbs/00_explore.ipynb #8613ad28
+# %% ../nbs/00_explore.ipynb #204cfc1c
 def _page(spec: Mapping[str, Any], name: str, still: str) -> str:
     "Style, still picture, data and script of an explorer, one block of HTML."
     data = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -1026,7 +1026,7 @@ def _still(kind: _Kind, plate: _Plate | None, mime: str, title: str, alt: str) -
         picture = _picture(plate, _thin_curves(kind.first, plate), alt, alone=True).encode()
     address = f"data:{mime};base64,{base64.b64encode(picture).decode()}"
     return (f'<p><strong>{escape(title)}</strong></p><p><img alt="{escape(alt)}" width="720" src="{address}"></p>'
-            '<p class="nn-still">Run this cell to move the sliders.</p>')
+            '<p class="nn-still">Run the cells down to this one to move the sliders.</p>')
 
 
 def _thin_curves(curves: Mapping[str, _Curve], plate: _Plate) -> dict[str, _Curve]:

@@ -130,7 +130,7 @@ def test_page_form_is_complete_and_asks_for_nothing():
     html = explore(walk, title="A <b>walk</b>", x_label="x & y", alt='say "x"', rate=[0.1, 0.5]).html
     assert html.startswith('<div class="nn-explore"') and html.endswith("</div>")
     seen = html.split("<script")[0]
-    assert '<img alt="say &quot;x&quot;"' in seen and "Run this cell" in seen
+    assert '<img alt="say &quot;x&quot;"' in seen and "Run the cells down to this one" in seen
     assert "<input" not in seen and "<b>walk</b>" not in seen
     addresses = set(re.findall(r"https?://[\w./]+", html))
     assert addresses <= {"http://www.w3.org/2000/svg"}

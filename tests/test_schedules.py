@@ -430,7 +430,7 @@ def test_numpy_parameters_become_plain_and_steps_may_be_anything_whole():
     assert json.dumps(s.to_config(schedule)) and schedule == s.CosineDecay(0.5, 5)
     for steps in (torch.arange(4), [0, 1, 2, 3], np.arange(4, dtype=np.uint8), np.arange(4.0)):
         assert (schedule(steps) == schedule(np.arange(4))).all()
-    for steps in ([[1], [2, 3]], 2.5, "3", None, [True], 1j):
+    for steps in ([[1], [2, 3]], 2.5, "3", None, [True], 1j, -1, [3, -1]):
         with pytest.raises(ConfigError, match="step"):
             schedule(steps)
 

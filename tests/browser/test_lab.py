@@ -42,7 +42,7 @@ def wait_for(page, script, number, accept):
 def test_stored_explorers_show_their_start_state_until_run(open_lab, notebook):
     page = open_lab(notebook)
     for number in stored_explorers(notebook):
-        shown = wait_for(page, CELL, number, lambda html: "Run this cell to move the sliders" in html)
+        shown = wait_for(page, CELL, number, lambda html: "Run the cells down to this one" in html)
         assert "<img" in shown and "<input type=\"range\"" not in shown
 
 
