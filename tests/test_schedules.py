@@ -285,6 +285,22 @@ def test_keras_callback_counts_epochs_by_itself():
     assert callback.schedule == s.OneCycle(0.2, 12, 25.0, 0.3, 1e-4)
 
 
+def test_keras_callback_sets_the_rate_of_every_step():
+    import keras
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(float(self.model.optimizer.learning_rate))
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    section = {"type": "warmup_step", "warmup_epochs": 1, "step_size": 1, "gamma": 0.5, "min_lr": 0.01}
+    callback = s.get_warmup_scheduler(section, framework="keras")
+    model.fit(np.ones((12, 3)), np.ones((12, 1)), batch_size=4, epochs=4, verbose=0, callbacks=[callback, Watch()])
+    expected = s.Warmup(s.Floor(s.StepDecay(0.1, 3, 0.5), 0.01), 3, 0.01)
+    assert callback.schedule == expected and np.allclose(seen, expected(np.arange(12)), rtol=1e-6)
+
+
 # Wrong configs
 
 @pytest.mark.parametrize(("config", "words"), [
@@ -478,6 +494,8 @@ def test_yaml_keys_belong_to_types_and_disabled_needs_none():
     with pytest.raises(ConfigError, match="type warmup_cosine and type warmup_exponential and type warmup_step"):
         s.get_warmup_scheduler({"type": "one_cycle", "warmup_epochs": 3}, optimizer(0.1), 10, 5)
     assert s.get_warmup_scheduler({"enabled": False}, optimizer(0.1), 10, 5).schedule == s.Constant(0.1)
+    with pytest.raises(ConfigError, match="leave nothing of a run of 5"):
+        s.get_warmup_scheduler({"type": "warmup_step", "warmup_epochs": 5}, optimizer(0.1), 10, 5)
     with pytest.raises(ConfigError, match="min_lr 1 is above max_lr 0.1"):
         s.get_warmup_scheduler({"type": "one_cycle", "min_lr": 1.0}, optimizer(0.1), 10, 5)
 
