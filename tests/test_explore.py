@@ -1,7 +1,6 @@
 """Explorers: a page holds what the function computes, wrong input is answered, nothing changes by itself."""
 import re
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from nnlearn.explore import (
     Explorer,
     Slider,
     _contrast,
-    _redraw,
     _script,
     decode,
     explore,
@@ -162,23 +160,22 @@ def test_too_many_combinations_are_named_with_a_cure():
         explore(noise, title="Noise", a=range(8), b=range(8), c=range(8))
     cut = {key: int(n) for key, n in re.findall(r"`(\w)` from 8 to (\d) values", str(raised.value))}
     explore(noise, **{key: range(cut.get(key, 8)) for key in "abc"})
-    began = time.perf_counter()
+    drawn = []
     with pytest.raises(ConfigError, match="10,000 combinations"):
-        explore(noise, a=range(10), b=range(10), c=range(10), d=range(10))
-    assert time.perf_counter() - began < 5
+        explore(lambda **values: drawn.append(values) or noise(**values), a=range(10), b=range(10), c=range(10), d=range(10))
+    assert len(drawn) < 1000
 
 
 def test_very_long_curves_and_sliders_are_refused_at_once():
     def noise(a):
         return {"noise": (np.arange(200_000), np.random.default_rng(a).normal(size=200_000))}
 
-    began = time.perf_counter()
     with pytest.raises(ConfigError, match=r"3 combinations .* weigh about 1,\d\d\d KB.* curves of fewer points"):
         explore(noise, a=[1, 2, 3])
-    assert time.perf_counter() - began < 3
+    drawn = []
     with pytest.raises(ConfigError, match="Thin `a` from 1000000 to 200 values"):
-        explore(lambda a: {"c": ([1, 2], [1, a])}, a=range(1_000_000))
-    assert time.perf_counter() - began < 6
+        explore(lambda a: drawn.append(a) or {"c": ([1, 2], [1, a])}, a=range(1_000_000))
+    assert len(drawn) < 1000
 
 
 def test_very_long_smooth_curves_are_not_refused():
@@ -320,16 +317,6 @@ def test_live_frames_are_drawn_and_errors_are_shown():
     _, rows, picture = explore(fragile, a=Slider([1, 2], live=(1, 6, 1))).live().children
     rows.children[0].children[0].value = 5
     assert "<strong>RuntimeError</strong>: five &lt;is&gt; bad" in picture.value
-
-
-def test_live_redraw_is_quick():
-    explorer = explore(stairs, gamma=[0.1, 0.5], every=[700])
-    times = []
-    for gamma in np.linspace(0.1, 0.9, 9):
-        began = time.perf_counter()
-        _redraw(explorer, 0, {"gamma": gamma, "every": 700})
-        times.append(time.perf_counter() - began)
-    assert sorted(times)[4] < 0.1
 
 
 def test_notebook_gets_both_forms_and_a_steady_text():
