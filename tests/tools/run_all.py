@@ -23,7 +23,8 @@ STEPS = {
 def main() -> int:
     """Run the steps; the exit code is 1 when one of them failed."""
     os.chdir(ROOT)
-    os.environ.update(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", TF_CPP_MIN_LOG_LEVEL="3",
+    beside = os.pathsep.join([str(Path(PYTHON).parent), os.environ["PATH"]])  # where `make site` puts Quarto
+    os.environ.update(PATH=beside, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", TF_CPP_MIN_LOG_LEVEL="3",
                       COVERAGE_FILE=str(ROOT / ".coverage"))
     for old in ROOT.glob(".coverage*"):
         old.unlink()

@@ -21,8 +21,9 @@ from urllib.parse import unquote
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-QUARTO = """Quarto is not on the PATH, so the pages are made by pandoc, with a plainer look and without search.
-For the full site, on a machine with a normal network: `pip install quarto-cli` (or quarto.org), then `make site`."""
+QUARTO = """Quarto could not be installed, so the pages are made by pandoc, with a plainer look and without search.
+For the full site: on a machine with a normal network `make site` gets Quarto by itself (`pip install quarto-cli`);
+or install it from quarto.org, so that `quarto` is on the PATH."""
 
 
 # The folder that Quarto renders
@@ -430,13 +431,26 @@ def build(out: Path, pandoc: bool = False, folder: Path | None = None) -> str:
     return "pandoc"
 
 
+def get_quarto() -> bool:
+    """Whether Quarto is there: on the PATH, beside this Python, or after `pip install quarto-cli`, which downloads it."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if not shutil.which("quarto"):
+        print("Quarto is not on the PATH: trying `pip install quarto-cli` ...", flush=True)
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), "quarto-cli"]
+        try:
+            subprocess.run(install, capture_output=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            pass
+    return shutil.which("quarto") is not None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the site.")
     parser.add_argument("--out", type=Path, default=ROOT / "_docs", help="the folder of the finished pages")
     parser.add_argument("--proc", type=Path, default=ROOT / "_proc", help="the folder of the processed notebooks")
     parser.add_argument("--pandoc", action="store_true", help="render by pandoc even where Quarto is installed")
     given = parser.parse_args()
-    if not shutil.which("quarto") and not given.pandoc:
+    if not given.pandoc and not get_quarto():
         print(QUARTO)
     engine = build(given.out.resolve(), given.pandoc, given.proc.resolve())
     count = len(list(given.out.glob("*.html")))
