@@ -72,22 +72,14 @@ def _check_sequence(values: Any, rule: tuple[type, float, float], place: str, ri
         raise ConfigError(f"must rise from each entry to the next, not {list(values)!r}.", place=place)
     return tuple(v.item() if isinstance(v, np.generic) else v for v in values)
 
-# %% ../nbs/09_schedules.ipynb #217e53db
+# %% ../nbs/09_schedules.ipynb #ae53974a
 class Schedule:
     """A learning rate as a pure function of the optimizer step (an int or an array of ints; floats out)."""
 
     interval = "step"
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, np.generic):
-                value = value.item()
-                object.__setattr__(self, field.name, value)
-            if isinstance(field.default, bool) and not isinstance(value, bool):
-                raise ConfigError(f"True or False is needed, not {value!r}.", place=f"{_name(self)}.{field.name}")
-            if field.name in _RULES and not (value is None and field.default is None):
-                _check_number(value, _RULES[field.name], f"{_name(self)}.{field.name}")
+        _check_fields(self)
 
     def formula(self, step: Any, xp: Any) -> Any:
         """The rate at float steps (an array of `xp`: NumPy or `keras.ops`)."""
@@ -114,7 +106,20 @@ class Schedule:
         """Draw the rate against the step; returns the matplotlib axes."""
         return _plot(self, steps, ax, line)
 
-# %% ../nbs/09_schedules.ipynb #3a901ac0
+# %% ../nbs/09_schedules.ipynb #e2987a55
+def _check_fields(schedule: Schedule) -> None:
+    "Make NumPy's numbers plain, and raise `ConfigError` for a value against the rule of its parameter."
+    for field in fields(schedule):  # type: ignore[arg-type]
+        value, place = getattr(schedule, field.name), f"{_name(schedule)}.{field.name}"
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(schedule, field.name, value)
+        if isinstance(field.default, bool) and not isinstance(value, bool):
+            raise ConfigError(f"True or False is needed, not {value!r}.", place=place)
+        if field.name in _RULES and not (value is None and field.default is None):
+            _check_number(value, _RULES[field.name], place)
+
+
 def _name(schedule: Schedule) -> str:
     "The name a schedule is registered under, for messages and configs."
     known = [name for name, entry in SCHEDULES.items() if entry is type(schedule)] if "SCHEDULES" in globals() else []
@@ -136,7 +141,7 @@ def _horizon(schedule: Schedule) -> int:
             total += value * (4 if field.name == "step_size" else 1)
     return math.ceil(1.15 * total) or 1000
 
-
+# %% ../nbs/09_schedules.ipynb #a9452054
 def _plot(schedule: Schedule, steps: int | None, ax: Any, line: dict[str, Any]) -> Any:
     import matplotlib.pyplot as plt
 
@@ -383,7 +388,7 @@ SCHEDULES = Registry("schedule", {
     "polynomial_decay": PolynomialDecay, "one_cycle": OneCycle, "warmup_stable_decay": WarmupStableDecay,
     "inverse_sqrt": InverseSqrt, "warmup": Warmup, "sequence": Sequence, "floor": Floor})
 
-# %% ../nbs/09_schedules.ipynb #f752409a
+# %% ../nbs/09_schedules.ipynb #01ac7f35
 class ScheduleLR(LRScheduler):
     """A torch scheduler that follows a `Schedule`: one `step()` after each `optimizer.step()`, exact under `state_dict`."""
 
@@ -419,13 +424,18 @@ class ScheduleLR(LRScheduler):
         self.last_epoch, self.ratios = state_dict["last_epoch"], list(state_dict["ratios"])
         self._step_count = self.last_epoch + 1
         self._last_lr = list(self.get_lr())
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        _set_rates(self.optimizer, self.get_lr())
 
-# %% ../nbs/09_schedules.ipynb #8c2bc860
+# %% ../nbs/09_schedules.ipynb #ab487627
+def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
+    "Set the rate of every group; a rate that is a tensor stays one."
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def _check_state(state: Mapping[str, Any], schedule: Schedule, groups: int) -> None:
     "Raise `ConfigError` unless the state is one of this schedule, for as many parameter groups."
     check_keys(state, ["last_epoch", "ratios", "schedule"], ["last_epoch", "ratios", "schedule"], "scheduler state")
