@@ -6,13 +6,13 @@ size, explorers by the data they hold.
 `pytest --nbval --replay nbs` does the same with every exported cell replaced by an import of what it became in the
 library; `--replay-outputs=no` lets the assertions decide alone.
 """
+import ast
 import base64
 import contextlib
 import math
 import os
 import re
 import struct
-import symtable
 import tempfile
 from queue import Empty
 
@@ -148,9 +148,19 @@ def outputs_difference(stored: list, found: list) -> str | None:
 # Replaying
 
 def assigned_names(source: str) -> list[str]:
-    """The names that a cell binds at its top level, private ones and imports too."""
-    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
-    return sorted(s.get_name() for s in symbols if s.is_assigned() or s.is_imported() or s.is_namespace())
+    """The names that a cell binds at its top level, private ones and imports too; not those inside of comprehensions."""
+    names: set[str] = set()
+    todo: list[ast.AST] = [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif not isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            names |= {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()
+            todo += ast.iter_child_nodes(node)
+    return sorted(names)
 
 
 def replayed(source: str, module: str, package: str = "nnlearn") -> str:
