@@ -156,6 +156,24 @@ def test_tolerance_of_numbers(stored, found, same):
     assert (strict.text_difference(f"loss {stored} at last", f"loss {found} at last") is None) is same
 
 
+def test_a_blank_picture_is_not_the_picture():
+    import base64
+    import io
+
+    from PIL import Image
+
+    def picture(dot):
+        image, file = Image.new("RGB", (40, 20), "white"), io.BytesIO()
+        image.putpixel((5, 5), dot)
+        image.save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode()
+
+    drawn, blank = picture((0, 0, 0)), picture((255, 255, 255))
+    assert strict.picture_difference(drawn, drawn) is None
+    assert "found is blank" in strict.picture_difference(drawn, blank)
+    assert "stored picture is blank" in strict.picture_difference(blank, drawn)
+
+
 def test_replay_binds_private_names_and_imports():
     source = ("#| export\nimport math\nfrom os import path as p\n_low, high = 1, 2\nlists = [inside for inside in (1, 2)]\n"
               "class A: x = 3\ndef _f():\n    inner = 1\n    return inner\n")

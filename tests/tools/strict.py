@@ -9,6 +9,7 @@ library; `--replay-outputs=no` lets the assertions decide alone.
 import ast
 import base64
 import contextlib
+import io
 import math
 import os
 import re
@@ -99,11 +100,20 @@ def picture_size(data: str) -> tuple:
     return struct.unpack(">II", raw[16:24]) if raw[:4] == b"\x89PNG" else (len(raw) > 0,)
 
 
+def is_blank(data: str) -> bool:
+    """Whether a base64 picture holds a single colour."""
+    from PIL import Image
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        return all(low == high for low, high in image.convert("RGB").getextrema())
+
+
 def picture_difference(stored: str, found: str) -> str | None:
-    """Pictures differ when their sizes do by more than a few pixels (fonts) or one of them holds a single colour."""
+    """Pictures differ when their sizes do by more than a twentieth (fonts), or when one of the two is blank."""
     a, b = picture_size(stored), picture_size(found)
     if len(a) != len(b) or any(abs(x - y) > 0.05 * max(x, y) for x, y in zip(a, b)):
         return f"a picture of {a} is stored, one of {b} was found"
+    if is_blank(stored) != is_blank(found):
+        return "the stored picture is blank" if is_blank(stored) else "the picture that was found is blank"
     return None
 
 
