@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/index.ipynb #81e551cc
+# %% ../nbs/index.ipynb #1a0b5747
 import importlib
 from typing import Any
 
@@ -15,6 +15,10 @@ _WHERE = {
     "style": "core", "compare": "measure", "latency": "measure", "model_bytes": "measure", "operations": "measure",
     "digits": "datasets", "mnist_sample": "datasets",
     "gradient_check": "passes", "manual_step": "passes", "trace_shapes": "passes", "Tensor": "autograd",
+    "LOSS_FUNCTIONS": "losses", "CompositeLoss": "losses", "get_loss_function": "losses", "landscape": "landscapes",
+    "OPTIMIZERS": "optimizers", "get_optimizer": "optimizers", "no_decay_groups": "optimizers", "optimizer_builder": "optimizers",
+    "Standardizer": "data", "TensorLoader": "data", "dataloaders": "data", "split": "data", "tabular": "data",
+    "Callback": "training", "EarlyStopping": "training", "History": "training", "METRICS": "training", "Trainer": "training",
     "SCHEDULES": "schedules", "SCHEDULERS": "schedules", "Schedule": "schedules", "get_scheduler": "schedules",
     "get_warmup_scheduler": "schedules", "learning_rate_schedule_builder": "schedules",
 }

@@ -177,6 +177,480 @@ def _cross_entropy_rule(logits, labels):
     p[np.arange(len(labels)), labels] -= 1
     return p / len(labels)
 
+# %% ../nbs/03_losses.ipynb #180c39bd
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+def _rows(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@exercise("losses.log_softmax", cases=[
+    Case("one row", args=(_rows([0.0, math.log(3.0)]),), why="The probabilities are 1/4 and 3/4."),
+    Case("every row for itself", args=(_rows([0.0, 1.0, 2.0], [5.0, -3.0, 0.5]),), gradients=True,
+         why="Each row is a distribution of its own; sum along dimension 1 and keep it."),
+    Case("large logits", args=(_rows([1000.0, 998.0, 0.0]),), why="exp(1000) overflows; subtract the largest logit first."),
+    Case("small logits", args=(_rows([-1000.0, -1001.0]),), why="exp(-1000) is 0; subtract the largest logit first."),
+    Case("far apart in one row", args=(_rows([300.0, -600.0]),), why="log(softmax) rounds to log(0); take the logarithm on paper."),
+    Case("rows of different size", args=(_rows([1000.0, 999.0], [0.0, 1.0]),),
+         why="The largest logit of the whole matrix is too large for the second row; take each row's own."),
+], hints=["log p = z - log(sum(exp(z))), for each row.", "Subtracting a row's maximum from the row changes no probability.",
+          "`z = z - z.max(1, keepdim=True).values`, and then `z - z.exp().sum(1, keepdim=True).log()`."])
+def _log_softmax(z):
+    z = z - z.max(1, keepdim=True).values
+    return z - z.exp().sum(1, keepdim=True).log()
+
+# %% ../nbs/03_losses.ipynb #82a2e195
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+@exercise("losses.quantile", cases=[
+    Case("too low", args=(_rows([1.0]), _rows([3.0]), 0.9), gradients=True, why="2 too low at share 0.9 costs 0.9 * 2."),
+    Case("too high", args=(_rows([3.0]), _rows([1.0]), 0.9), gradients=True, why="2 too high at share 0.9 costs (1 - 0.9) * 2."),
+    Case("the median", args=(_rows([1.0, 5.0]), _rows([2.0, 2.0]), 0.5), gradients=True,
+         why="Share 0.5 is half the absolute error."),
+    Case("a batch", args=(_rows([1.0, 4.0], [0.0, 2.0]), _rows([2.0, 1.0], [0.5, 7.0]), 0.75), gradients=True,
+         why="The mean over all entries, not the sum."),
+], hints=["Make the residual target - output: it is positive where the output is too low.",
+          "Two lines: share * r for r > 0, (share - 1) * r for r < 0. The larger of the two is always the right one.",
+          "`torch.maximum(share * r, (share - 1) * r).mean()`"])
+def _quantile(outputs, targets, share):
+    r = targets - outputs
+    return torch.maximum(share * r, (share - 1) * r).mean()
+
+# %% ../nbs/03_losses.ipynb #8f3b2293
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+_GONE = math.nan
+
+
+def _masked_gradient(answer, targets):
+    outputs = _rows([1.0, 2.0, 5.0]).requires_grad_()
+    answer(outputs, targets).backward()
+    return outputs.grad
+
+
+@exercise("losses.masked_mse", cases=[
+    Case("nothing missing", args=(_rows([1.0, 2.0]), _rows([0.0, 4.0])), why="Then it is the mean squared error."),
+    Case("one missing", args=(_rows([1.0, 2.0, 5.0]), _rows([0.0, 4.0, _GONE])),
+         why="Divide by the number of targets that are there, not by all."),
+    Case("the gradients", call=lambda f: _masked_gradient(f, _rows([0.0, _GONE, 3.0])),
+         why="0 * NaN is NaN, in the backward pass as well: choose the entries before you subtract."),
+    Case("nothing there", args=(_rows([1.0, 2.0]), _rows([_GONE, _GONE])), why="No targets: the loss is 0, not 0 / 0."),
+    Case("the gradients with nothing there", call=lambda f: _masked_gradient(f, _rows([_GONE, _GONE, _GONE])),
+         why="The result must still hang on the outputs, with gradients of 0, or backward() fails in the middle of an epoch."),
+], hints=["`~targets.isnan()` is True where a target is there.", "Choose first: `outputs[there] - targets[there]`.",
+          "Sum the squares and divide by `there.sum().clamp(min=1)`."])
+def _masked_mse(outputs, targets):
+    there = ~targets.isnan()
+    return (outputs[there] - targets[there]).square().sum() / there.sum().clamp(min=1)
+
+# %% ../nbs/04_landscapes.ipynb #7f9d8648
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+def _matrix(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@exercise("landscapes.largest_rate", cases=[
+    Case("the valley", args=(_matrix([1.0, 0.0], [0.0, 25.0]),), why="L is the largest curvature, 25; the limit is 2 / 25."),
+    Case("one number", args=(_matrix([4.0]),), why="A parabola of curvature 4."),
+    Case("turned", args=(_matrix([13.0, 12.0], [12.0, 13.0]),),
+         why="The same valley turned by 45 degrees: the curvatures are eigenvalues, 1 and 25, not the numbers on the diagonal."),
+    Case("three directions", args=(_matrix([2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]),),
+         why="The largest eigenvalue is 2 + sqrt(2)."),
+], hints=["The curvatures are the eigenvalues of the matrix.", "`torch.linalg.eigvalsh` gives them in rising order.",
+          "`2 / torch.linalg.eigvalsh(hessian)[-1]`"])
+def _largest_rate(hessian):
+    return 2 / torch.linalg.eigvalsh(hessian)[-1]
+
+# %% ../nbs/04_landscapes.ipynb #57af8614
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+_FILTERS = torch.arange(1.0, 37.0, dtype=torch.float64).reshape(2, 2, 3, 3)
+
+
+@exercise("landscapes.filter_normalise", cases=[
+    Case("one row", args=(_matrix([1.0, 0.0]), _matrix([3.0, 4.0])), why="The weights have the length 5, so the direction gets it."),
+    Case("rows of different length", args=(_matrix([2.0, 0.0], [0.0, 7.0]), _matrix([3.0, 4.0], [0.0, 1.0])),
+         why="Each row has a length of its own; dimension 0 counts the rows."),
+    Case("a convolution", args=(_FILTERS.flip(0).cos(), _FILTERS), why="A filter is all of direction[i], over three dimensions."),
+    Case("a bias", args=(_matrix([1.0, 2.0])[0], _matrix([3.0, 4.0])[0]), why="One dimension: zeros of the same shape."),
+    Case("a dead filter", args=(_matrix([1.0, 2.0], [1.0, 0.0]), _matrix([0.0, 0.0], [0.0, 2.0])),
+         why="A filter of zeros has the length 0, so its direction becomes 0."),
+], hints=["Flatten all but the first dimension: `weight.flatten(1)`.", "Norms of the rows: `.norm(dim=1)`.",
+          "Multiply by the ratio of norms, reshaped to `(-1, 1, 1, ...)` so that it broadcasts over each filter."])
+def _filter_normalise(direction, weight):
+    if direction.ndim < 2:
+        return torch.zeros_like(direction)
+    ratio = weight.flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
+    return direction * ratio.reshape(-1, *[1] * (direction.ndim - 1))
+
+# %% ../nbs/04_landscapes.ipynb #877075dc
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+def _line_task(answer, steps, look=lambda losses, model: losses, training=False):
+    "Run the answer on a small net with dropout between two sets of weights."
+    rng = torch.Generator().manual_seed(5)
+
+    def draw(shape):
+        return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, 2)).double().train(training)
+    own, first, second = ({name: draw(p.shape) for name, p in model.named_parameters()} for _ in range(3))
+    model.load_state_dict(own)
+    losses = answer(model, nn.functional.mse_loss, draw((6, 3)), draw((6, 2)), first, second, steps)
+    return look(torch.as_tensor([float(loss) for loss in losses]), model)
+
+
+def _state_after(losses, model):
+    return [p.detach() for p in model.parameters()]
+
+# %% ../nbs/04_landscapes.ipynb #a6a33b81
+#| code-fold: true
+#| code-summary: "The cases and the answer of exercise 3"
+@exercise("landscapes.line_losses", cases=[
+    Case("both ends", call=lambda f: _line_task(f, 2), why="The first loss is that of `first`, the last that of `second`.", rtol=1e-5),
+    Case("the middle", call=lambda f: _line_task(f, 3)[1], why="Half of each set of weights; not the mean of the losses.", rtol=1e-5),
+    Case("nine points", call=lambda f: _line_task(f, 9), why="The shares are i / (steps - 1).", rtol=1e-5),
+    Case("a model in training mode", call=lambda f: _line_task(f, 4, training=True), why="Dropout must be off: model.eval().", rtol=1e-5),
+    Case("the weights afterwards", call=lambda f: _line_task(f, 3, _state_after), why="The model's own weights are not to change.", atol=0,
+         rtol=0),
+    Case("the mode afterwards", call=lambda f: _line_task(f, 3, lambda _, model: [m.training for m in model.modules()], training=True),
+         why="A model that came in training mode leaves in training mode."),
+], hints=["`torch.lerp(a, b, share)`, or `(1 - share) * a + share * b`, for each name.",
+          "`torch.func.functional_call(model, weights, (inputs,))` runs the model with other weights and writes nothing into it.",
+          "Keep `model.training`, call `model.eval()`, compute under `torch.no_grad()`, and call `model.train(before)`."])
+def _line_losses(model, loss_fn, inputs, targets, first, second, steps):
+    before, losses = model.training, []
+    model.eval()
+    with torch.no_grad():
+        for share in torch.linspace(0, 1, steps, dtype=torch.float64):
+            weights = {name: (1 - share) * first[name] + share * second[name] for name in first}
+            losses.append(loss_fn(torch.func.functional_call(model, weights, (inputs,)), targets).item())
+    model.train(before)
+    return losses
+
+# %% ../nbs/05_optimizers.ipynb #5b94479c
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("optimizers.running_mean", cases=[
+    Case("one number", args=([5.0], 0.9), why="Corrected, the mean of a single number is that number."),
+    Case("equal numbers", args=([2.0, 2.0, 2.0], 0.5), why="The corrected mean of equal numbers is that number."),
+    Case("rising numbers", args=([1.0, 2.0, 3.0, 4.0], 0.5), why="Later numbers weigh more: 8, 4, 2, 1 parts of 15."),
+    Case("a slow mean", args=([1.0, -1.0, 4.0], 0.999), why="With beta near 1 it is nearly the plain mean, 4/3; uncorrected it is near 0."),
+], hints=["Start with m = 0 and go through the numbers.", "The correction comes once, at the end; it is no part of m.",
+          "`return m / (1 - beta ** len(values))`"])
+def _running_mean(values, beta):
+    m = 0.0
+    for value in values:
+        m = beta * m + (1 - beta) * value
+    return m / (1 - beta ** len(values))
+
+# %% ../nbs/05_optimizers.ipynb #9627fee6
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+def _lion_task():
+    return torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, -0.1, -2.0]), torch.tensor([-0.5, 0.2, 0.4])
+
+
+def _lion_step(part, **options):
+    "Asks an answer for the new weight (0) or the new velocity (1)."
+    return lambda f: f(*_lion_task(), **{"lr": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.0, **options})[part]
+
+
+def _lion_leaves(f):
+    w, g, m = _lion_task()
+    f(w, g, m, lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
+    return torch.stack([w, g, m])
+
+
+@exercise("optimizers.lion", cases=[
+    Case("the direction", call=_lion_step(0), why="Every weight moves by exactly the rate, against the sign of the mix with beta_1."),
+    Case("another beta_1", call=_lion_step(0, betas=(0.1, 0.99)), why="With a small beta_1 the gradient decides the sign."),
+    Case("the velocity", call=_lion_step(1), why="m is updated with beta_2, from the gradient, not from its sign."),
+    Case("decay", call=_lion_step(0, weight_decay=0.5), why="Decoupled: the weight itself shrinks by lr * weight_decay; the sign does not see it."),
+    Case("arguments left alone", call=_lion_leaves, why="Make new tensors; do not change w or m in place."),
+], hints=["First the direction, then the weight, then the velocity.", "`torch.sign`, and two different betas.",
+          "`w * (1 - lr * weight_decay) - lr * torch.sign(betas[0] * m + (1 - betas[0]) * g)`"])
+def _lion(w, g, m, lr, betas, weight_decay):
+    step = torch.sign(betas[0] * m + (1 - betas[0]) * g)
+    return w * (1 - lr * weight_decay) - lr * step, betas[1] * m + (1 - betas[1]) * g
+
+# %% ../nbs/05_optimizers.ipynb #d8e3f974
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+@exercise("optimizers.clip_together", cases=[
+    Case("small enough", args=([torch.tensor([0.3]), torch.tensor([0.4])], 1.0), why="The norm is 0.5; nothing is to be done."),
+    Case("two tensors", args=([torch.tensor([3.0, 0.0]), torch.tensor([[0.0], [4.0]])], 1.0), why="The norm of all is 5, so each is divided by 5."),
+    Case("one large, one small", args=([torch.tensor([30.0]), torch.tensor([0.1])], 3.0),
+         why="The direction of the whole must stay: the small one shrinks as well."),
+    Case("each below the limit", args=([torch.tensor([0.9]), torch.tensor([0.9]), torch.tensor([0.9])], 1.0),
+         why="Each norm is 0.9, but together they have 1.56."),
+    Case("zeros", args=([torch.zeros(3)], 1.0), why="A norm of 0 must not lead to a division by 0."),
+], hints=["The squares of all entries of all tensors, summed, then the root.", "One factor for all: `limit / norm` when the norm is above the limit, else 1.",
+          "`factor = min(1.0, limit / norm)` fails for 0: ask first."])
+def _clip_together(grads, limit):
+    norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
+    factor = limit / norm if norm > limit else 1.0
+    return [g * factor for g in grads]
+
+# %% ../nbs/06_data.ipynb #b421d105
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("data.overall_mean", cases=[
+    Case("equal batches", args=([1.0, 3.0], [10, 10]), why="With equal sizes it is the plain mean."),
+    Case("a small last batch", args=([0.5, 0.5, 4.0], [64, 64, 1]), why="One row in 129 has a loss of 4: it weighs 1/129."),
+    Case("one batch", args=([2.5], [7]), why="A single batch is the whole."),
+], hints=["The sum over a batch is its mean times its size.", "All sums, divided by all rows.",
+          "`sum(mean * size ...) / sum(sizes)`"])
+def _overall_mean(means, sizes):
+    return sum(mean * size for mean, size in zip(means, sizes, strict=True)) / sum(sizes)
+
+# %% ../nbs/06_data.ipynb #5930c4be
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+_TRAIN = [[1.0, 10.0, 5.0], [3.0, 30.0, 5.0], [5.0, 20.0, 5.0]]
+_TEST = [[7.0, 20.0, 6.0], [3.0, -40.0, 5.0]]
+
+
+def _scale_task(part, columns):
+    "Asks an answer for the training (0) or the test part (1) of some columns."
+    return lambda f: f(torch.tensor(_TRAIN)[:, columns], torch.tensor(_TEST)[:, columns])[part]
+
+
+def _scale_leaves(f):
+    train, test = torch.tensor(_TRAIN)[:, :2], torch.tensor(_TEST)[:, :2]
+    f(train, test)
+    return torch.cat([train, test])
+
+
+@exercise("data.scale_both", cases=[
+    Case("the training part", call=_scale_task(0, [0, 1]), why="Mean 0 and deviation 1 in every column of the training part."),
+    Case("the test part", call=_scale_task(1, [0, 1]), why="Scaled by the mean and the deviation of the training part, whatever its own are."),
+    Case("a constant column", call=_scale_task(1, [0, 2]), why="Its deviation is 0: subtract the mean and divide by 1."),
+    Case("arguments left alone", call=_scale_leaves, why="Make new tensors."),
+], hints=["`train.mean(0)` is the mean of each column.", "`train.std(0, correction=0)`; where it is 0, use 1.",
+          "`std = torch.where(std > 0, std, 1.0)`, then the same two numbers for both parts."])
+def _scale_both(train, test):
+    mean, std = train.mean(0), train.std(0, correction=0)
+    std = torch.where(std > 0, std, 1.0)
+    return (train - mean) / std, (test - mean) / std
+
+# %% ../nbs/06_data.ipynb #b58c6a54
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+@exercise("data.test_rows", cases=[
+    Case("one class", args=([0, 0, 0, 0], 0.5), why="The last two of four."),
+    Case("two classes, mixed", args=([0, 1, 0, 1, 0, 1, 0, 1], 0.25), why="One row of each class: the last of each."),
+    Case("unequal classes", args=([0] * 10 + [1] * 4, 0.3), why="3 rows of ten and round(1.2) = 1 of four; not 4 of the last rows."),
+    Case("a class too small", args=(["a", "b", "b", "b", "b", "a", "b"], 0.2), why="round(0.4) = 0 rows of 'a'; a slice [-0:] would take all."),
+], hints=["Collect the rows of each class first.", "`rows[len(rows) - k:]` is the end, for k = 0 as well.", "`sorted(...)` at the end."])
+def _test_rows(labels, fraction):
+    chosen = []
+    for label in set(labels):
+        rows = [i for i, other in enumerate(labels) if other == label]
+        chosen += rows[len(rows) - round(fraction * len(rows)):]
+    return sorted(chosen)
+
+# %% ../nbs/06_data.ipynb #3d9486aa
+#| code-fold: true
+#| code-summary: "The checker of exercise 4"
+@exercise("data.macro_f1", cases=[
+    Case("all right", args=(torch.tensor([[3.0, 0.0], [0.0, 5.0]]),), why="Every F1 is 1."),
+    Case("two classes", args=(torch.tensor([[8.0, 2.0], [1.0, 9.0]]),), why="F1 is 2 right / (said + true): 16/19 and 18/21."),
+    Case("a rare class", args=(torch.tensor([[96.0, 0.0], [3.0, 1.0]]),), why="The rare class counts as much as the common one, though accuracy is 97 %."),
+    Case("never said", args=(torch.tensor([[5.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 4.0]]),), why="Class 1 was never said; its F1 is 0, and no NaN may come out."),
+], hints=["`right = confusion.diag()`; rows sum to what is true, columns to what was said.",
+          "2 p r / (p + r) is the same as 2 right / (said + true), and that has no 0/0 here.",
+          "`(2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))).mean()`"])
+def _macro_f1(confusion):
+    return (2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))).mean()
+
+# %% ../nbs/07_training.ipynb #bfe05482
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("training.epoch_loss", cases=[
+    Case("equal batches", args=([1.0, 3.0], [2, 2]), why="With equal batches it is the plain mean."),
+    Case("a small last batch", args=([1.0, 4.0], [2, 1]), why="Two rows with loss 1 and one with loss 4: 6 over 3."),
+    Case("class weights", args=([0.5, 2.0, 1.0], [0.3, 4.2, 2.5]), why="Counts may be sums of class weights, so they need not be whole."),
+    Case("a batch that was ignored", args=([1.0, math.nan, 3.0], [1, 0, 3]), why="NaN times 0 is NaN: leave that batch out."),
+], hints=["Add up loss times count, add up the counts, divide once.", "Skip the batches with count 0 before you multiply."])
+def _epoch_loss(losses, counts):
+    pairs = [(loss, count) for loss, count in zip(losses, counts, strict=True) if count]
+    return sum(loss * count for loss, count in pairs) / sum(count for _, count in pairs)
+
+# %% ../nbs/07_training.ipynb #8b59081d
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+@exercise("training.early_stop", cases=[
+    Case("it stops", args=([5.0, 4.0, 3.0, 4.0, 5.0, 6.0], 2, 0.0), why="Epoch 3 is the best; epochs 4 and 5 are not better, and then it stops."),
+    Case("it runs to the end", args=([3.0, 2.0, 1.0], 2, 0.0), why="While it improves it goes on: the last epoch, which is the best."),
+    Case("patience is counted anew", args=([5.0, 6.0, 4.0, 6.0, 6.0, 1.0], 2, 0.0), why="Epoch 3 improves, so epoch 2 is forgotten: it stops after epoch 5."),
+    Case("equal is not better", args=([2.0, 2.0, 2.0, 1.0], 2, 0.0), why="A loss that only equals the best is no improvement."),
+    Case("a small gain", args=([5.0, 4.9, 4.8, 4.7], 2, 0.5), why="0.1 and 0.2 below the best are not more than 0.5: it stops after epoch 3, best is 1."),
+    Case("gains add up", args=([5.0, 4.7, 4.4, 4.3, 4.2], 2, 0.5), why="Compare with the best so far, which is 5.0, not with the epoch before: 4.4 is 0.6 below."),
+    Case("a loss that is NaN", args=([math.nan, 3.0, math.nan, 2.0], 2, 0.0), why="The first number after NaN is an improvement."),
+], hints=["Keep the best loss and its epoch; begin with infinity.", "Stop when `epoch - best_epoch >= patience`.",
+          "NaN compares as False with everything, so `loss < best - min_delta` treats it rightly."])
+def _early_stop(losses, patience, min_delta):
+    best, best_epoch = math.inf, 0
+    for epoch, loss in enumerate(losses, start=1):
+        if loss < best - min_delta:
+            best, best_epoch = loss, epoch
+        elif epoch - best_epoch >= patience:
+            return epoch, best_epoch
+    return len(losses), best_epoch
+
+# %% ../nbs/07_training.ipynb #f6a68a7e
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+def _accumulated(answer, sizes, weight=None, stale=False):
+    "The gradients that an answer leaves for micro-batches of these sizes."
+    g = torch.Generator().manual_seed(4)
+    model = nn.Linear(3, 4).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+        p.grad = torch.ones_like(p) if stale else None
+    batches = [(torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randint(0, 4, (n,), generator=g)) for n in sizes]
+    weight = torch.ones(4, dtype=torch.float64) if weight is None else torch.tensor(weight, dtype=torch.float64)
+    answer(model, batches, weight)
+    return [p.grad for p in model.parameters()]
+
+
+@exercise("training.accumulate", cases=[
+    Case("one batch", call=lambda f: _accumulated(f, [5]), why="With one batch it is an ordinary backward pass."),
+    Case("equal batches", call=lambda f: _accumulated(f, [4, 4, 4]), why="Without a division the gradients are three times too large."),
+    Case("unequal batches", call=lambda f: _accumulated(f, [6, 1]), why="The batch of 6 rows counts six times as much as the batch of 1."),
+    Case("class weights", call=lambda f: _accumulated(f, [3, 3], [0.1, 5.0, 1.0, 2.0]),
+         why="With weights the loss divides by the sum of its labels' weights, not by the rows."),
+    Case("old gradients", call=lambda f: _accumulated(f, [2, 2], stale=True), why="Clear the gradients first."),
+], hints=["By what does weighted cross-entropy divide? `weight[targets].sum()`.",
+          "First compute all denominators and their sum; then each loss gets the share `d / total` before its backward pass."])
+def _accumulate(model, batches, weight):
+    model.zero_grad()
+    total = sum(weight[targets].sum() for _, targets in batches)
+    for inputs, targets in batches:
+        loss = nn.functional.cross_entropy(model(inputs), targets, weight=weight)
+        (loss * weight[targets].sum() / total).backward()
+
+# %% ../nbs/07_training.ipynb #6d52cbae
+#| code-fold: true
+#| code-summary: "The checker of exercise 4"
+def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
+    "What the callback of an answer holds after a short training."
+    from nnlearn.training import Trainer
+    g = torch.Generator().manual_seed(2)
+    model = nn.Linear(3, 2).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+    batches = [(scale * torch.randn(4, 3, generator=g, dtype=torch.float64), torch.randint(0, 2, (4,), generator=g)) for scale in (1, 5, 2)]
+    callback = answer()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device="cpu", callbacks=[callback],
+                      clip_norm=clip, accumulate=accumulate)
+    trainer.fit(batches, epochs=epochs, verbose=0)
+    return torch.tensor([float(value) for value in callback.largest], dtype=torch.float64)
+
+
+@exercise("training.largest_norm", cases=[
+    Case("one epoch", call=lambda f: _largest_norms(f, epochs=1), why="Three steps: the largest of their norms."),
+    Case("two epochs", call=_largest_norms, why="One number for each epoch; the second one begins anew."),
+    Case("with clipping", call=lambda f: _largest_norms(f, clip=0.1), why="`grads_ready` comes before clipping, `step_end` after it."),
+    Case("with accumulation", call=lambda f: _largest_norms(f, accumulate=3), why="Only the averaged gradients of the window count."),
+], hints=["Derive a class from `nnlearn.training.Callback`. Which event sees gradients before they are clipped?",
+          "Append a 0.0 in `epoch_start`, and raise the last entry in `grads_ready`.",
+          "The norm over all: the square root of the sum of all squares of all gradients."])
+def _largest_norm():
+    from nnlearn.training import Callback
+
+    class LargestNorm(Callback):
+        def __init__(self):
+            self.largest = []
+
+        def epoch_start(self, trainer):
+            self.largest.append(0.0)
+
+        def grads_ready(self, trainer):
+            norm = math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters()))
+            self.largest[-1] = max(self.largest[-1], norm)
+
+    return LargestNorm()
+
+# %% ../nbs/08_checkpoints.ipynb #db4e7c34
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+def _sealed(payload):
+    import hashlib
+    return payload + hashlib.sha256(payload).digest()
+
+
+@exercise("checkpoints.is_whole", cases=[
+    Case("a good file", args=(_sealed(b"weights of a network" * 9),), why="The digest of everything but the last 32 bytes is those 32 bytes."),
+    Case("one bit", args=(b"Weights" + _sealed(b"weights" * 20)[7:],), why="One letter was changed, so the digest is another."),
+    Case("cut off", args=(_sealed(b"weights" * 20)[:-1],), why="A byte is missing at the end."),
+    Case("damage in the digest", args=(_sealed(b"weights" * 20)[:-1] + b"?",), why="The digest can be what is damaged."),
+    Case("an empty payload", args=(_sealed(b""),), why="32 bytes that are the digest of nothing are a whole file."),
+    Case("too short", args=(b"12345",), why="A file shorter than a digest has none."),
+    Case("nothing", args=(b"",), why="An empty file is not whole."),
+], hints=["`hashlib.sha256(payload).digest()` gives the 32 bytes.", "The payload is `content[:-32]`."])
+def _is_whole(content):
+    import hashlib
+    return len(content) >= 32 and hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+# %% ../nbs/08_checkpoints.ipynb #18172b5e
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+@exercise("checkpoints.to_delete", cases=[
+    Case("the newest stay", args=([10, 20, 30, 40], 2, 40, 0), why="With keep=2, steps 30 and 40 stay."),
+    Case("the best stays", args=([10, 20, 30, 40], 2, 10, 0), why="Step 10 is the best, so only 20 goes."),
+    Case("milestones stay", args=([50, 100, 150, 200, 210, 220], 1, 220, 100), why="100 and 200 are multiples of 100."),
+    Case("in any order", args=([40, 10, 30, 20], 2, 40, 0), why="The newest are those with the largest step, not the last in the list."),
+    Case("fewer than keep", args=([10, 20], 5, 10, 0), why="Then nothing may be deleted."),
+], hints=["Sort first.", "`sorted(steps)[-keep:]` are the newest, also when there are fewer."])
+def _to_delete(steps, keep, best, every):
+    newest = sorted(steps)[-keep:]
+    return [s for s in sorted(steps) if s not in newest and s != best and not (every and s % every == 0)]
+
+# %% ../nbs/08_checkpoints.ipynb #634151e1
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+class _NoisyLoader:
+    "Shuffles, and draws a random number for each batch as well, as augmentation does."
+
+    def __iter__(self):
+        for rows in torch.randperm(12).split(3):
+            yield rows + torch.rand(())
+
+
+def _replayed(answer, used, dropout=0, after=False):
+    "What an answer gives for an epoch that was stopped after `used` batches, or the random number that comes after it."
+    torch.manual_seed(7)
+    start, loader = torch.get_rng_state(), _NoisyLoader()
+    batches = iter(loader)
+    for _ in range(used):
+        next(batches)
+        torch.rand(dropout)
+    now = torch.get_rng_state()
+    torch.manual_seed(1234)
+    left = answer(loader, start, used, now)
+    return torch.rand(4) if after else [torch.as_tensor(batch) for batch in left]
+
+
+@exercise("checkpoints.rest_of_epoch", cases=[
+    Case("nothing used", call=lambda f: _replayed(f, 0), why="With no batch used it is the whole epoch, from the start state."),
+    Case("two used", call=lambda f: _replayed(f, 2), why="Fetch two batches and drop them; two are left."),
+    Case("dropout in between", call=lambda f: _replayed(f, 2, dropout=5),
+         why="The forward passes used random numbers too: put the later state back before you go on."),
+    Case("all used", call=lambda f: _replayed(f, 4), why="Nothing is left."),
+    Case("the generator afterwards", call=lambda f: _replayed(f, 2, dropout=5, after=True),
+         why="What is drawn after the epoch must be what the run that never stopped would draw."),
+], hints=["`torch.set_rng_state(start)` first, then `batches = iter(loader)`.", "`next(batches)` for each used one, then set `now`, then `list(batches)`."])
+def _rest_of_epoch(loader, start, used, now):
+    torch.set_rng_state(start)
+    batches = iter(loader)
+    for _ in range(used):
+        next(batches)
+    torch.set_rng_state(now)
+    return list(batches)
+
 # %% ../nbs/09_schedules.ipynb #9ffca348
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"

@@ -11,7 +11,7 @@ from strict import DEFAULT, EXPORT
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["core", "measure", "datasets", "explore", "check", "exercises", "passes", "autograd", "losses", "landscapes",
-         "optimizers", "data", "training", "checkpoints", "schedules", "lr_finder", "regularization", "clipping", "precision",
+         "optimizers", "data", "checkpoints", "training", "schedules", "lr_finder", "regularization", "clipping", "precision",
          "supervision", "diagnosis", "tuning", "export", "pruning", "integers", "quantization", "distillation", "pipeline",
          "memory", "distributed", "keras.training", "keras.compression", "course", "__init__"]
 TOP = {"settings.ini", "_quarto.yml", "README.md", "nbs", "nnlearn", "tests", "assets", "pyproject.toml", "setup.py",
@@ -121,7 +121,7 @@ def test_every_module_imports_light(module):
 def test_uncompared_cells_have_a_reason(path):
     for cell in nbtools.read(path).cells:
         if "nbval-ignore-output" in cell.metadata.get("tags", []) or "NBVAL" in cell.source:
-            timed = re.search(r"perf_counter|%timeit|latency\(", cell.source)
+            timed = re.search(r"perf_counter|process_time|%timeit|latency\(", cell.source)
             reasons = [why for (book, word), why in UNCOMPARED.items() if book == path.stem and word in cell.source]
             assert timed or reasons, f"{path.name}: a cell is not compared and has no reason:\n{cell.source}"
 

@@ -1,0 +1,594 @@
+"""The trainer: what it measures, accumulates, schedules and refuses, beyond what lesson 07 shows."""
+import io
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from nnlearn.core import ConfigError, seed_everything
+from nnlearn.data import TensorLoader
+from nnlearn.datasets import digits
+from nnlearn.losses import CompositeLoss, FocalLoss, IoULoss, l2_penalty
+from nnlearn.schedules import CosineDecay, Warmup
+from nnlearn.training import Callback, EarlyStopping, History, NonFiniteLoss, TensorBoardLogger, Trainer
+
+
+def mlp(outputs=10, inputs=64, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+
+def trainer(model=None, criterion=None, rate=0.1, optimizer=None, **arguments):
+    model = model if model is not None else mlp()
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=rate)
+    return Trainer(model, criterion or nn.CrossEntropyLoss(), optimizer, device="cpu", **arguments)
+
+
+def batches(count=3, rows=8, inputs=64, classes=10, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    return [(torch.randn(rows, inputs, generator=g), torch.randint(0, classes, (rows,), generator=g)) for _ in range(count)]
+
+
+class Record(Callback):
+    """Writes down the rate and the gradients of every step."""
+
+    def __init__(self):
+        self.rates, self.gradients, self.events = [], [], []
+
+    def grads_ready(self, trainer):
+        self.rates.append(trainer.optimizer.param_groups[0]["lr"])
+        self.gradients.append([p.grad.clone() for p in trainer.model.parameters()])
+
+
+# ---- what is measured
+
+def test_loss_and_metrics_are_those_of_the_whole_set_for_uneven_batches():
+    data = digits()
+    sizes = [1, 50, 7, 200, 3, 99]
+    loader = [(x, y) for x, y in zip(data.test_x.split(sizes), data.test_y.split(sizes), strict=True)]
+    weight = torch.linspace(0.5, 2, 10)
+    for criterion in [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=weight), nn.CrossEntropyLoss(ignore_index=3, label_smoothing=0.1)]:
+        t = trainer(criterion=criterion, metrics=["accuracy", "f1"])
+        t.fit(loader, epochs=3, verbose=0)
+        got = t.evaluate(loader)
+        outputs = t.predict(loader)
+        assert got["loss"] == pytest.approx(criterion(outputs, data.test_y).item(), rel=1e-6)
+        kept = data.test_y != criterion.ignore_index
+        assert got["accuracy"] == pytest.approx((outputs.argmax(1) == data.test_y)[kept].float().mean().item(), rel=1e-6)
+        if kept.all():
+            from sklearn.metrics import f1_score
+            assert got["f1"] == pytest.approx(f1_score(data.test_y, outputs.argmax(1), average="macro"), rel=1e-6)
+
+
+def test_a_mean_of_batch_means_would_be_something_else():
+    x, y = torch.randn(9, 64), torch.arange(9)
+    loader = [(x[:8], y[:8]), (x[8:], y[8:])]
+    t = trainer()
+    got = t.evaluate(loader)["loss"]
+    means = [t.criterion(t.model(a), b).item() for a, b in loader]
+    assert got == pytest.approx(t.criterion(t.model(x), y).item(), rel=1e-6)
+    assert abs(got - sum(means) / 2) > 1e-3
+
+
+@pytest.mark.parametrize("criterion, targets, name, expected", [
+    (nn.MSELoss(), torch.randn(20, 1), "mae", lambda o, t: (o - t).abs().mean()),
+    (nn.MSELoss(), torch.randn(20, 1), "rmse", lambda o, t: ((o - t) ** 2).mean().sqrt()),
+    (nn.BCEWithLogitsLoss(), torch.randint(0, 2, (20, 1)).float(), "accuracy", lambda o, t: ((o > 0) == (t > 0.5)).float().mean()),
+    (nn.BCEWithLogitsLoss(), torch.randint(0, 2, (20, 4)).float(), "accuracy", lambda o, t: ((o > 0) == (t > 0.5)).float().mean()),
+    (nn.CrossEntropyLoss(), torch.softmax(3 * torch.randn(20, 4), 1), "accuracy", lambda o, t: (o.argmax(1) == t.argmax(1)).float().mean()),
+])
+def test_metrics_by_the_kind_of_task(criterion, targets, name, expected):
+    x = torch.randn(20, 64)
+    loader = [(x[:7], targets[:7]), (x[7:8], targets[7:8]), (x[8:], targets[8:])]
+    t = trainer(mlp(targets.shape[1]), criterion, metrics=[name])
+    got = t.evaluate(loader)
+    outputs = t.predict(loader)
+    assert got[name] == pytest.approx(expected(outputs, targets).item(), rel=1e-5)
+    assert got["loss"] == pytest.approx(criterion(outputs, targets).item(), rel=1e-5)
+
+
+def test_small_logits_are_not_taken_for_probabilities():
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.weight, 1.0)
+    nn.init.constant_(model.bias, 0.0)
+    x = torch.tensor([[0.2], [0.4]])  # logits in [0, 1]: both mean yes
+    got = trainer(model, nn.BCEWithLogitsLoss(), metrics=["accuracy"]).evaluate([(x, torch.ones(2, 1))])
+    assert got["accuracy"] == 1.0
+
+
+def test_own_metrics_torchmetrics_objects_and_names():
+    import torchmetrics
+    seen = []
+
+    def farthest(outputs, targets):
+        seen.append(len(outputs))
+        return outputs.abs().max()
+
+    t = trainer(metrics={"farthest": farthest, "auc": torchmetrics.AUROC(task="multiclass", num_classes=10), "top5": "top5"})
+    data = batches(40)
+    row = t.fit(data, epochs=2, verbose=0).rows[-1]
+    assert seen == [320, 320] and set(row) >= {"farthest", "auc", "top5"}
+    assert t.evaluate(data)["farthest"] == pytest.approx(t.predict(data).abs().max().item())
+    assert list(trainer(metrics=[farthest, "accuracy"]).specs) == ["farthest", "accuracy"]
+
+
+def test_many_batches_are_bounded_by_bytes():
+    from nnlearn.training import Meter
+    meter = Meter({"accuracy": "accuracy"}, nn.CrossEntropyLoss(), lambda o, t: len(o))
+    meter.most_bytes = 10_000
+    for x, y in batches(20, rows=50, inputs=10):
+        meter.add(1.0, x, y)
+        assert len(meter.kept) <= 5
+    assert meter.results()["loss"] == 1.0
+
+
+# ---- accumulation
+
+def union(loader, window):
+    """The batches joined, `window` at a time."""
+    groups = [loader[i:i + window] for i in range(0, len(loader), window)]
+    return [tuple(torch.cat(part) for part in zip(*group, strict=True)) for group in groups]
+
+
+CRITERIA = {
+    "mean": (nn.CrossEntropyLoss(), 10, "labels"), "sum": (nn.CrossEntropyLoss(reduction="sum"), 10, "labels"),
+    "weights": (nn.CrossEntropyLoss(weight=torch.linspace(0.1, 3, 10).double()), 10, "labels"),
+    "ignore": (nn.CrossEntropyLoss(ignore_index=2), 10, "labels"),
+    "all three": (nn.CrossEntropyLoss(weight=torch.linspace(0.1, 3, 10).double(), ignore_index=2, label_smoothing=0.1), 10, "labels"),
+    "nll": (lambda o, t: nn.functional.nll_loss(o.log_softmax(1), t), 10, "labels"),
+    "probabilities": (nn.CrossEntropyLoss(label_smoothing=0.2), 10, "probabilities"),
+    "mse": (nn.MSELoss(), 3, "numbers"), "huber": (nn.HuberLoss(delta=0.3), 3, "numbers"),
+    "bce": (nn.BCEWithLogitsLoss(), 3, "yes or no"), "mse sum": (nn.MSELoss(reduction="sum"), 3, "numbers"),
+    "kl": (nn.KLDivLoss(reduction="batchmean"), 10, "probabilities"), "kl mean": (nn.KLDivLoss(), 10, "probabilities"),
+    "multi margin": (nn.MultiMarginLoss(weight=torch.linspace(0.1, 3, 10).double()), 10, "labels"),
+    "multilabel": (nn.MultiLabelSoftMarginLoss(), 3, "yes or no"),
+    "focal": (FocalLoss(gamma=1.5, weight=torch.linspace(0.1, 3, 10).double(), ignore_index=2), 10, "labels"),
+    "focal sum": (FocalLoss(reduction="sum"), 10, "labels"), "iou": (IoULoss(), 4, "numbers"),
+    "composite": (CompositeLoss({"mse": {}, "huber": {"delta": 0.5}}, {"mse": 0.3}), 3, "numbers"),
+    "composite ignore": (CompositeLoss({"cross_entropy": {"ignore_index": 2}, "focal": {"ignore_index": 2}}), 10, "labels"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
+@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("window", [2, 3, 7])
+def test_accumulation_equals_the_union_batch(name, window):
+    criterion, outputs, kind = CRITERIA[name]
+    g = torch.Generator().manual_seed(5)
+    loader = []
+    for rows in [8, 8, 3, 8, 1, 5, 8, 2]:
+        x = torch.randn(rows, 64, generator=g, dtype=torch.float64)
+        y = {"labels": lambda: torch.randint(0, 10, (rows,), generator=g),  # noqa: B023
+             "numbers": lambda: torch.randn(rows, outputs, generator=g, dtype=torch.float64),  # noqa: B023
+             "yes or no": lambda: torch.randint(0, 2, (rows, outputs), generator=g).double(),  # noqa: B023
+             "probabilities": lambda: torch.randn(rows, outputs, generator=g, dtype=torch.float64).softmax(1)}[kind]()  # noqa: B023
+        loader.append((x, y))
+    if "ignore" in name:
+        loader[2][1][:] = 2  # a batch whose labels are all ignored
+        loader[0][1][0] = 2
+    pieces, whole = Record(), Record()
+    for record, data, accumulate in [(pieces, loader, window), (whole, union(loader, window), 1)]:
+        model = mlp(outputs).double()
+        t = trainer(model, criterion, rate=0.001, callbacks=[record], accumulate=accumulate)
+        record.history = t.fit(data, epochs=2, verbose=0)
+    assert len(pieces.gradients) == len(whole.gradients) == 2 * math.ceil(8 / window)
+    for ours, theirs in zip(pieces.gradients, whole.gradients, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    assert pieces.history["loss"] == pytest.approx(whole.history["loss"], rel=1e-6)
+
+
+def test_accumulation_with_a_penalty_counts_it_once():
+    g = torch.Generator().manual_seed(0)
+    loader = [(torch.randn(rows, 64, generator=g, dtype=torch.float64), torch.randint(0, 10, (rows,), generator=g)) for rows in (4, 6, 3)]
+    got = []
+    for data, accumulate in [(loader, 3), (union(loader, 3), 1)]:
+        model, record = mlp().double(), Record()
+        criterion = CompositeLoss({"cross_entropy": {"ignore_index": 1}, "penalty": l2_penalty(model)}, {"penalty": 0.1})
+        history = trainer(model, criterion, accumulate=accumulate, callbacks=[record]).fit(data, verbose=0)
+        got.append((record.gradients[0], history["loss"][0]))
+    for a, b in zip(got[0][0], got[1][0], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    assert got[0][1] == pytest.approx(got[1][1], rel=1e-6)
+
+
+def test_a_composite_that_cannot_be_accumulated_exactly_is_refused():
+    for parts in [{"cross_entropy": {"weight": [1.0] * 9 + [2.0]}, "focal": {}}, {"mse": {"reduction": "sum"}, "p": l2_penalty(mlp())},
+                  {"mse": {}, "mine": lambda o, t: (o - t).abs().sum(1).mean()}]:
+        with pytest.raises(ConfigError, match="parts of the composite loss divide by different numbers"):
+            trainer(criterion=CompositeLoss(parts), accumulate=2)
+        trainer(criterion=CompositeLoss(parts))
+
+
+def test_accumulation_with_a_reduction_of_ones_own():
+    def criterion(outputs, targets):  # mean over the targets that are not NaN
+        kept = ~targets.isnan()
+        return ((outputs - targets)[kept] ** 2).mean()
+
+    g = torch.Generator().manual_seed(0)
+    loader = [tuple(torch.randn(rows, columns, generator=g, dtype=torch.float64) for columns in (64, 2)) for rows in (4, 6, 3)]
+    for _, y in loader:
+        y[0, 0] = math.nan
+    got = []
+    for data, accumulate in [(loader, 3), (union(loader, 3), 1)]:
+        record = Record()
+        trainer(mlp(2).double(), criterion, accumulate=accumulate, loss_reduction=lambda y: (~y.isnan()).sum(),
+                callbacks=[record]).fit(data, verbose=0)
+        got.append(record.gradients[0])
+    for a, b in zip(*got, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+# ---- schedules, seen in the recorded rates
+
+def rates_of(scheduler_of, epochs=3, accumulate=1, val=True, **arguments):
+    record = Record()
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    t = trainer(model, optimizer=optimizer, scheduler=scheduler_of(optimizer), callbacks=[record], accumulate=accumulate, **arguments)
+    history = t.fit(batches(5), batches(2) if val else None, epochs=epochs, verbose=0)
+    return record.rates, history
+
+
+@pytest.mark.parametrize("accumulate, steps", [(1, 5), (2, 3), (5, 1)])
+def test_schedulers_step_when_they_should(accumulate, steps):
+    lr = torch.optim.lr_scheduler
+    rates, history = rates_of(lambda o: lr.StepLR(o, 1, 0.5), accumulate=accumulate)
+    assert rates == [0.1] * steps + [0.05] * steps + [0.025] * steps
+    assert history["lr"] == [0.1, 0.05, 0.025]
+    schedule = Warmup(CosineDecay(0.1, 2 * steps), steps)
+    rates, _ = rates_of(schedule.torch, accumulate=accumulate)
+    assert rates == pytest.approx(list(schedule(range(3 * steps))), abs=1e-15)
+    reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    one_cycle, expected = lr.OneCycleLR(reference, 0.1, total_steps=3 * steps + 1), []
+    for _ in range(3 * steps):
+        expected.append(reference.param_groups[0]["lr"])
+        reference.step()
+        one_cycle.step()
+    rates, _ = rates_of(lambda o: lr.OneCycleLR(o, 0.1, total_steps=3 * steps + 1), accumulate=accumulate)
+    assert rates == pytest.approx(expected, abs=1e-15)
+    rates, _ = rates_of(lambda o: lr.StepLR(o, 1, 0.5), accumulate=accumulate, scheduler_interval="step")
+    assert rates == [0.1 * 0.5**i for i in range(3 * steps)]
+
+
+def test_plateau_gets_the_validation_loss():
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    rates, history = rates_of(lambda o: plateau(o, factor=0.5, patience=0, threshold=10.0), epochs=3)
+    assert history["lr"] == [0.1, 0.05, 0.025]  # a threshold of 10 means that no epoch counts as better
+    with pytest.raises(ConfigError, match="give fit a val_loader"):
+        rates_of(plateau, val=False)
+    with pytest.raises(ConfigError, match='use mode="min"'):
+        rates_of(lambda o: plateau(o, mode="max"))
+
+
+def test_a_step_that_the_scaler_skips_does_not_advance_the_schedule():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    schedule = CosineDecay(0.01, 100)
+    scheduler = schedule.torch(optimizer)
+    t = trainer(model, optimizer=optimizer, scheduler=scheduler, use_amp=True, amp_dtype=torch.float16)
+    t.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10_000)  # overflows until it has halved often enough
+    t.fit(batches(60), verbose=0)
+    assert 0 < t.step < 60 and scheduler.last_epoch == t.step
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule(t.step))
+    assert t.history["lr"][-1] == pytest.approx(schedule(t.step - 1))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_clipping_under_the_scaler_sees_true_gradients(fused):
+    model = mlp()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
+    t = trainer(model, optimizer=optimizer, use_amp=True, amp_dtype=torch.float16, clip_norm=0.01)
+    t.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    t.fit(batches(1), verbose=0)
+    moved = math.sqrt(sum(float(((p.detach() - q) ** 2).sum()) for p, q in zip(model.parameters(), before, strict=True)))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_mixed_precision_on_the_cpu():
+    data = digits()
+    t = trainer(optimizer=None, rate=0.5, use_amp=True, metrics=["accuracy"])
+    t.fit(TensorLoader(data.train_x, data.train_y, shuffle=True, seed=0), epochs=8, verbose=0)
+    assert t.amp_dtype == torch.bfloat16 and not t.scaler.is_enabled()
+    assert t.evaluate([(data.test_x, data.test_y)])["accuracy"] > 0.9
+
+
+# ---- batches of every kind
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, left, right):
+        both = self.first(left) + self.second(right)
+        return {"aux": both[:, :1], "logits": both}
+
+
+def test_dicts_lists_and_several_outputs():
+    left, right, y = torch.randn(6, 4), torch.randn(6, 2), torch.randint(0, 3, (6,))
+    criterion = lambda outputs, targets: nn.functional.cross_entropy(outputs["logits"], targets)  # noqa: E731
+    losses = []
+    for batch in [{"left": left, "right": right, "labels": y}, (left, right, y), ([left, right], y)]:
+        t = trainer(seeded_two(), criterion, metrics=["accuracy"])
+        losses.append(t.fit([batch], epochs=3, verbose=0)["loss"])
+        assert t.predict([batch]).shape == (6, 3)
+    assert losses[0] == losses[1] == losses[2]
+    simple = trainer(nn.Linear(4, 3))
+    simple.fit([{"x": left, "y": y}], verbose=0)
+    assert simple.predict([left]).shape == simple.predict([(left,)]).shape == simple.predict([{"x": left}]).shape == (6, 3)
+
+
+def seeded_two():
+    torch.manual_seed(0)
+    return Two()
+
+
+@pytest.mark.parametrize("batch, word", [((torch.ones(2, 4),), "1 item"), (torch.ones(2, 4), "not Tensor"),
+                                         ({"x": torch.ones(2, 4), "z": torch.ones(2)}, "'x', 'z'")])
+def test_batches_that_are_none(batch, word):
+    with pytest.raises(ConfigError, match=word):
+        trainer(nn.Linear(4, 3)).fit([batch], verbose=0)
+
+
+def test_modes_survive_validation_and_frozen_layers_stay_frozen():
+    model = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 10))
+
+    class Freeze(Callback):
+        def epoch_start(self, trainer):
+            trainer.model[1].eval()
+
+    t = trainer(model, callbacks=[Freeze()])
+    t.fit(batches(), batches(), epochs=2, verbose=0)
+    assert [m.training for m in model] == [True, False, True, True]
+    assert float(model[1].num_batches_tracked) == 0
+    model.eval()
+    t.evaluate(batches())
+    t.predict(batches())
+    assert not any(m.training for m in model.modules())
+
+
+def test_training_is_the_bare_loop():
+    data = batches(6)
+    model, loop = mlp(), mlp()
+    optimizer = torch.optim.Adam(loop.parameters())
+    for _ in range(3):
+        for x, y in data:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(loop(x), y).backward()
+            optimizer.step()
+    trainer(model, optimizer=torch.optim.Adam(model.parameters())).fit(data, epochs=3, verbose=0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loop.parameters(), strict=True))
+
+
+# ---- callbacks
+
+def test_events_come_in_order():
+    seen = []
+
+    def listen(name):
+        return lambda self, trainer: seen.append(name)
+
+    from nnlearn.training import EVENTS
+    everything = type("Everything", (Callback,), {name: listen(name) for name in EVENTS})
+    trainer(callbacks=[everything()], accumulate=2).fit(batches(3), verbose=0)
+    assert seen == ["fit_start", "epoch_start", "batch_start", "loss_ready", "batch_start", "loss_ready", "grads_ready", "step_end",
+                    "batch_start", "loss_ready", "grads_ready", "step_end", "epoch_end", "fit_end"]
+
+
+def test_loss_ready_may_change_the_loss():
+    class Penalty(Callback):
+        def loss_ready(self, trainer):
+            trainer.loss = trainer.loss + sum(p.square().sum() for p in trainer.model.parameters())
+
+    plain, penalised = trainer(), trainer(callbacks=[Penalty()])
+    assert penalised.fit(batches(), verbose=0)["loss"][0] > plain.fit(batches(), verbose=0)["loss"][0] + 1
+
+
+def test_early_stopping_gives_the_best_weights_back():
+    model = mlp()
+    seen = []
+
+    class Worse(Callback):  # validation gets worse after the second epoch
+        def epoch_end(self, trainer):
+            trainer.history.rows[-1]["val_loss"] = [3.0, 1.0, 2.0, 2.0, 2.0][trainer.epoch - 1]
+            seen.append([p.detach().clone() for p in trainer.model.parameters()])
+
+    stop = EarlyStopping(patience=2)
+    t = trainer(model, callbacks=[Worse(), stop])
+    history = t.fit(batches(), batches(), epochs=5, verbose=0)
+    assert len(history) == 4 and history.best()["epoch"] == 2
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), seen[1], strict=True))
+    with pytest.raises(ConfigError, match="no column 'val_los'.*'val_loss'"):
+        trainer(callbacks=[EarlyStopping("val_los")]).fit(batches(), batches(), verbose=0)
+
+
+def test_a_second_fit_goes_on():
+    t = trainer(metrics=["accuracy"])
+    t.fit(batches(), epochs=2, verbose=0)
+    assert t.fit(batches(), epochs=3, verbose=0)["epoch"] == [1, 2, 3, 4, 5]
+
+
+def test_tensorboard(tmp_path):
+    trainer(callbacks=[TensorBoardLogger(tmp_path)]).fit(batches(), batches(), epochs=2, verbose=0)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"loss", "val_loss", "lr"} <= set(events.Tags()["scalars"]) and len(events.Scalars("loss")) == 2
+
+
+def test_history(tmp_path):
+    history = History([{"epoch": 1, "loss": 2.0, "accuracy": 0.1}, {"epoch": 2, "loss": 1.0, "accuracy": 0.3, "val_loss": 5.0}])
+    assert history["accuracy"] == [0.1, 0.3] and math.isnan(history["val_loss"][0])
+    assert history.best("accuracy")["epoch"] == 2 and history.best("loss")["epoch"] == 2 and history.best("val_loss")["epoch"] == 2
+    assert history.best("accuracy", mode="min")["epoch"] == 1
+    history.to_csv(tmp_path / "h.csv")
+    assert (tmp_path / "h.csv").read_text().splitlines()[0] == "epoch,loss,accuracy,val_loss"
+    with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
+        history["acuracy"]
+    assert "0.3000" in repr(history)
+
+
+# ---- clear errors
+
+def failing(message, kind=ConfigError, loader=None, val=None, model=None, criterion=None, epochs=1, **arguments):
+    with pytest.raises(kind, match=message) as caught:
+        trainer(model, criterion, **arguments).fit(loader if loader is not None else batches(), val, epochs=epochs, verbose=0)
+    return caught.value
+
+
+def test_errors_name_place_value_and_remedy():
+    x, y = torch.randn(8, 64), torch.randint(0, 10, (8,))
+    failing("train_loader: gave no batch", loader=[])
+    failing("val_loader: gave no batch", val=[])
+    failing("used up", loader=iter(batches()), epochs=2)
+    failing("epochs: must be a whole number of at least 1, not 0", epochs=0)
+    failing("unknown metric 'acuracy'. Did you mean 'accuracy'", metrics=["acuracy"])
+    bad = y.clone()
+    bad[5] = 10
+    error = failing("from 0 to 9.*row 5 holds 10", loader=[(x, y), (x, bad)])
+    assert "batch 2 of epoch 1" in str(error)
+    failing("row 5 holds 10", val=[(x, bad)])
+    failing("takes 64 numbers", loader=[(x[:, :32], y)])
+    failing("convert the data once, with inputs.to.torch.float32", loader=[(x.double(), y)])
+    failing("use targets.long", loader=[(x, y.int())])
+    failing("use targets.argmax", loader=[(x, nn.functional.one_hot(y, 10))])
+    failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=nn.MSELoss())
+    failing("use targets.float", loader=[(x, torch.ones(8, 1).long())], model=mlp(1), criterion=nn.BCEWithLogitsLoss())
+    failing("must be one number, and it has shape .8, 10", criterion=lambda o, t: o)
+    failing("takes 1 channels", model=nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), loader=[(x.view(8, 8, 8), y)])
+    failing("it holds none of the model's parameters", optimizer=torch.optim.SGD(mlp().parameters(), lr=0.1))
+    failing("needs a closure", model=(model := mlp()), optimizer=torch.optim.LBFGS(model.parameters()))
+    failing("choose one", clip_norm=1.0, clip_value=1.0)
+    failing("clip_norm: must be a number above 0", clip_norm=-1)
+    failing("give checkpoint_dir too", checkpoint_every=5)
+    failing("steers another optimizer", scheduler=torch.optim.lr_scheduler.StepLR(torch.optim.SGD(mlp().parameters(), lr=1.0), 1))
+    failing("instance, not the class", callbacks=[EarlyStopping])
+    failing('use "mean"', criterion=nn.CrossEntropyLoss(reduction="none"))
+    failing("accepted: step, epoch|Accepted: step, epoch", scheduler_interval="batch")
+    failing("an iterable of .inputs, targets. is needed, not int", loader=3)
+    with pytest.raises(ConfigError, match="verbose"):
+        trainer().fit(batches(), verbose=7)
+
+
+def test_an_optimizer_that_clips_is_not_clipped_again():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.clips = "gradient_clipping_by_norm"
+    failing("clips already .gradient_clipping_by_norm", model=model, optimizer=optimizer, clip_norm=1.0)
+
+
+def test_unknown_failures_keep_their_kind_and_get_the_shapes():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError) as caught:
+        trainer(Odd()).fit(batches(), verbose=0)
+    assert "train_loader, batch 1 of epoch 1: inputs (8, 64) float32, targets (8,) int64" in caught.value.__notes__[0]
+
+
+def test_losses_that_are_not_finite():
+    x, y = batches(1)[0]
+    broken = x.clone()
+    broken[3, 2] = math.nan
+    error = failing("batch 2 of epoch 1.*inputs of this batch hold 1 value.*first in row 3", NonFiniteLoss, [(x, y), (broken, y)])
+    assert (error.step, error.epoch, error.batch, error.learning_rate) == (1, 1, 2, 0.1) and error.gradient_norm > 0
+    failing("parameters hold NaN or infinite values already|too large", NonFiniteLoss, [(x * 1e20, y)] * 5, rate=1e30)
+    failing("Every label of this batch is -100", NonFiniteLoss, [(x, torch.full((8,), -100))])
+
+
+# ---- stopping
+
+def test_ctrl_c_finishes_the_step_and_gives_the_history(tmp_path):
+    class Press(Callback):
+        def batch_start(self, trainer):
+            if trainer.epoch == 2 and trainer.batches.position == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    t = trainer(callbacks=[Press()], accumulate=2, checkpoint_dir=tmp_path)
+    history = t.fit(batches(6), epochs=5, verbose=0)
+    assert len(history) == 1 and t.step == 3 + 1 and t.batches.position == 2
+    assert [p.name for p in sorted(tmp_path.glob("step*"))] == ["step-00000003.pt", "step-00000004.pt"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_raises():
+    class Press(Callback):
+        def batch_start(self, trainer):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(callbacks=[Press()]).fit(batches(), verbose=0)
+
+
+SCRIPT = """
+import sys, torch
+from torch import nn
+from nnlearn.training import Trainer
+model = nn.Linear(4, 2)
+t = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device="cpu")
+data = [(torch.randn(4, 4), torch.randint(0, 2, (4,))) for _ in range(3)]
+t.fit(data, epochs=200, verbose={verbose})
+sys.stderr.write(f"finished {{len(t.history)}}")
+"""
+
+
+def test_a_closed_stdout_does_not_end_the_training():
+    code = textwrap.dedent(SCRIPT.format(verbose=2))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("epoch 1/200")
+    process.stdout.close()
+    error = process.stderr.read()
+    assert process.wait(60) == 0 and error.endswith("finished 200") and "Broken" not in error, error
+
+
+def test_the_bar_in_a_terminal_and_without_one():
+    code = textwrap.dedent(SCRIPT.format(verbose=1))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "600/600" in done.stderr and "loss 0." in done.stderr and "finished 200" in done.stderr, done.stderr
+    closed = subprocess.run(["bash", "-c", f'exec "{sys.executable}" -c "$0" 2>&-', code.rsplit("\n", 2)[0]], timeout=60)
+    assert closed.returncode == 0
+
+
+# ---- the form in which most people will use it
+
+def test_the_usual_use():
+    from nnlearn import Trainer as TopTrainer
+    from nnlearn import get_loss_function, get_optimizer, get_scheduler
+    seed_everything(0)
+    data = digits()
+    train_loader = DataLoader(TensorDataset(data.train_x, data.train_y), batch_size=16, shuffle=True)
+    val_loader = DataLoader(TensorDataset(data.test_x, data.test_y), batch_size=128)
+    device = torch.device("cpu")
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
+    Trainer = TopTrainer
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer = get_optimizer(name="adam", model_params=model.parameters(), custom_params={"lr": 1e-3, "weight_decay": 1e-4})
+        scheduler = get_scheduler(name="reduce_on_plateau", optimizer=optimizer,
+                                  custom_params={"mode": "min", "factor": 0.1, "patience": 5})
+        trainer = Trainer(model=model, criterion=get_loss_function("cross_entropy", device=device), optimizer=optimizer,
+                          scheduler=scheduler, device=device, metrics=["accuracy"], use_amp=True)
+        history = trainer.fit(train_loader=train_loader, val_loader=val_loader, epochs=10, verbose=1)
+    assert history["val_accuracy"][-1] >= 0.95
+    assert history.columns == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
+
+
+def test_printed_lines(capsys):
+    trainer(metrics=["accuracy"]).fit(batches(), epochs=2, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch 1/2  loss 2.") and "accuracy 0." in lines[1] and isinstance(sys.stdout, io.TextIOBase)

@@ -1,0 +1,111 @@
+"""Wrong answers to the exercises of lesson 06."""
+import torch
+
+from wrong_answers import wrong
+
+
+@wrong("data.overall_mean", case="a small last batch", word="expected 0.527")
+def averages_the_means(means, sizes):
+    return sum(means) / len(means)
+
+
+@wrong("data.overall_mean", case="equal batches", word="expected 2")
+def divides_by_the_batches(means, sizes):
+    return sum(mean * size for mean, size in zip(means, sizes)) / len(sizes)
+
+
+@wrong("data.overall_mean", case="one batch", word="expected 2.5")
+def leaves_out_the_last_batch(means, sizes):
+    return sum(m * s for m, s in zip(means[:-1], sizes[:-1])) / max(sum(sizes[:-1]), 1)
+
+
+@wrong("data.overall_mean", case="a small last batch", word="expected 0.527")
+def weighs_by_the_first_size(means, sizes):
+    return sum(mean * sizes[0] for mean in means) / (sizes[0] * len(means))
+
+
+@wrong("data.scale_both", case="the test part", word="expected")
+def scales_the_test_part_by_itself(train, test):
+    def own(x):
+        std = x.std(0, correction=0)
+        return (x - x.mean(0)) / torch.where(std > 0, std, 1.0)
+    return own(train), own(test)
+
+
+@wrong("data.scale_both", case="the training part", word="expected")
+def scales_by_all_rows(train, test):
+    both = torch.cat([train, test])
+    std = both.std(0, correction=0)
+    std = torch.where(std > 0, std, 1.0)
+    return (train - both.mean(0)) / std, (test - both.mean(0)) / std
+
+
+@wrong("data.scale_both", case="the training part", word="expected")
+def divides_by_rows_minus_one(train, test):
+    std = train.std(0)
+    std = torch.where(std > 0, std, 1.0)
+    return (train - train.mean(0)) / std, (test - train.mean(0)) / std
+
+
+@wrong("data.scale_both", case="a constant column", word="expected")
+def divides_by_zero(train, test):
+    return tuple((part - train.mean(0)) / train.std(0, correction=0) for part in (train, test))
+
+
+@wrong("data.scale_both", case="arguments left alone", word="expected")
+def scales_in_place(train, test):
+    mean, std = train.mean(0), train.std(0, correction=0)
+    std = torch.where(std > 0, std, 1.0)
+    return train.sub_(mean).div_(std), test.sub_(mean).div_(std)
+
+
+@wrong("data.test_rows", case="unequal classes", word="expected")
+def takes_the_last_rows(labels, fraction):
+    count = round(fraction * len(labels))
+    return list(range(len(labels) - count, len(labels)))
+
+
+@wrong("data.test_rows", case="a class too small", word="expected")
+def slices_by_minus_zero(labels, fraction):
+    chosen = []
+    for label in set(labels):
+        rows = [i for i, other in enumerate(labels) if other == label]
+        chosen += rows[-round(fraction * len(rows)):]
+    return sorted(chosen)
+
+
+@wrong("data.test_rows", case="one class", word="expected")
+def takes_the_first_of_each(labels, fraction):
+    rows = {label: [i for i, other in enumerate(labels) if other == label] for label in set(labels)}
+    return sorted(i for own in rows.values() for i in own[:round(fraction * len(own))])
+
+
+@wrong("data.test_rows", case="two classes, mixed", word="expected")
+def forgets_to_sort(labels, fraction):
+    chosen = []
+    for label in sorted(set(labels), reverse=True):
+        rows = [i for i, other in enumerate(labels) if other == label]
+        chosen += rows[len(rows) - round(fraction * len(rows)):]
+    return chosen
+
+
+@wrong("data.macro_f1", case="a rare class", word="expected")
+def computes_accuracy(confusion):
+    return confusion.diag().sum() / confusion.sum()
+
+
+@wrong("data.macro_f1", case="two classes", word="expected")
+def averages_recall(confusion):
+    return (confusion.diag() / confusion.sum(1).clamp(min=1)).mean()
+
+
+@wrong("data.macro_f1", case="never said", word="expected")
+def divides_zero_by_zero(confusion):
+    precision, recall = confusion.diag() / confusion.sum(0), confusion.diag() / confusion.sum(1)
+    return (2 * precision * recall / (precision + recall)).mean()
+
+
+@wrong("data.macro_f1", case="a rare class", word="expected")
+def weighs_by_the_class_sizes(confusion):
+    f1 = 2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))
+    return (f1 * confusion.sum(1)).sum() / confusion.sum()
