@@ -6,13 +6,13 @@
 __all__ = ['CheckpointError', 'CheckpointWarning', 'NotExactlyResumable', 'random_states', 'set_random_states', 'plain',
            'write_checkpoint', 'read_checkpoint', 'CheckpointFolder', 'check_replayable', 'Batches', 'batches_in']
 
-# %% ../nbs/08_checkpoints.ipynb #a5fdf90a
+# %% ../nbs/08_checkpoints.ipynb #d2603521
 import contextlib
 import hashlib
 import os
 import random
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def set_random_states(
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
 
-# %% ../nbs/08_checkpoints.ipynb #66062574
+# %% ../nbs/08_checkpoints.ipynb #ee0f879b
 def plain(value: Any, place: str = "state") -> Any:
     """The same state in types that `torch.load(weights_only=True)` accepts; raises `CheckpointError` at any other."""
     if value is None or type(value) in (bool, int, float, str, bytes):
@@ -71,7 +71,7 @@ def plain(value: Any, place: str = "state") -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.from_numpy(value.copy())
     if isinstance(value, Mapping):
-        same: Any = OrderedDict() if isinstance(value, OrderedDict) else {}
+        same: Any = type(value)() if type(value) in (OrderedDict, Counter) else {}
         for key, item in value.items():
             same[plain(key, f"a key of {place}")] = plain(item, f"{place}.{key}")
         if hasattr(value, "_metadata"):
@@ -210,7 +210,7 @@ def _what_is_wrong(path: Path, size: int, sealed: bool) -> str:
     return (f"is a torch file, but not a checkpoint of a Trainer (it holds {keys}, ...). "
             "Weights alone are loaded with model.load_state_dict(torch.load(path, weights_only=True)).")
 
-# %% ../nbs/08_checkpoints.ipynb #3b0da5cd
+# %% ../nbs/08_checkpoints.ipynb #96d0bd86
 class CheckpointFolder:
     """The checkpoints of one run: `step-00000120.pt` for the newest `keep`, and `best.pt`."""
 
@@ -227,16 +227,16 @@ class CheckpointFolder:
         for left_over in self.folder.glob(".*.tmp"):
             left_over.unlink(missing_ok=True)
 
-    def paths(self) -> list[Path]:
-        """The numbered checkpoints, newest first."""
-        return sorted(self.folder.glob("step-*.pt"), reverse=True)
+    def paths(self, after: int = -1) -> list[Path]:
+        """The numbered checkpoints of steps beyond `after`, newest first."""
+        return [p for p in sorted(self.folder.glob("step-*.pt"), reverse=True) if p.name > f"step-{after:08d}.pt" or after < 0]
 
     def save(self, state: Mapping[str, Any], step: int, best: bool = False) -> Path:
         """Write the state of an optimizer step, then delete those that are no longer kept."""
         path = write_checkpoint(state, self.folder / f"step-{step:08d}.pt")
         if best:
             _copy(path, self.folder / "best.pt")
-        for old in self.paths()[self.keep:]:
+        for old in [p for p in self.paths() if p.name <= path.name][self.keep:]:
             old.unlink(missing_ok=True)
         return path
 
@@ -283,12 +283,13 @@ def check_replayable(
     raise NotExactlyResumable(f"{place} ({type(loader).__name__}) {why}. Give a DataLoader without persistent workers, a TensorLoader, "
                               "a list, or a loader with state_dict and load_state_dict; or accept other batches with resume='approximate'.")
 
-# %% ../nbs/08_checkpoints.ipynb #dbe6f898
+# %% ../nbs/08_checkpoints.ipynb #0dce4c42
 class _Replayed:
     """A loader, with the random states on which its batches depend."""
 
     def __init__(self, loader: Any):
         self.loader, self.position = loader, 0
+        self.generators, self.samplers = _generators(loader), _with_epochs(loader)
         self.start: dict[str, Any] = {}
         self.pending: dict[str, Any] | None = None
 
@@ -298,13 +299,16 @@ class _Replayed:
 
     def states(self) -> dict[str, Any]:
         """All random states: the global ones, and those of the loader's own generators."""
-        return {"random": random_states(), "generators": [g.get_state() for g in _generators(self.loader)]}
+        return {"random": random_states(), "generators": [_generator_state(g) for g in self.generators],
+                "epochs": [sampler.epoch for sampler in self.samplers]}
 
     def set_states(self, states: dict[str, Any]) -> None:
         """Put them back."""
         set_random_states(states["random"])
-        for generator, state in zip(_generators(self.loader), states["generators"], strict=True):
-            generator.set_state(state)
+        for generator, state in zip(self.generators, states["generators"], strict=True):
+            _set_generator_state(generator, state)
+        for sampler, epoch in zip(self.samplers, states["epochs"], strict=True):
+            sampler.set_epoch(epoch)
 
     def take_up(self, state: dict[str, Any]) -> Iterator[Any]:
         """The rest of an epoch: fetch the used batches again from the epoch's start, then put the later random states back."""
@@ -316,7 +320,7 @@ class _Replayed:
         self.set_states(state["now"])
         return batches
 
-# %% ../nbs/08_checkpoints.ipynb #148aa383
+# %% ../nbs/08_checkpoints.ipynb #8a95bdfd
 class Batches(_Replayed):
     """Goes through a loader, epoch after epoch; knows where it stands and can go on from there in another process."""
 
@@ -327,6 +331,11 @@ class Batches(_Replayed):
         for batch in self.take_up(pending) if pending else self.loader:
             self.position += 1
             yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell samplers that order by the number of the epoch (from 1)."""
+        for sampler in self.samplers:
+            sampler.set_epoch(epoch)
 
     def finished(self) -> None:
         """Say that the epoch is over: the next one starts at its first batch."""
@@ -351,7 +360,7 @@ class Batches(_Replayed):
         self.position, self.start = state["position"], state["start"]
         self.pending = state if self.position else None
 
-# %% ../nbs/08_checkpoints.ipynb #967a74cf
+# %% ../nbs/08_checkpoints.ipynb #05f8561d
 def batches_in(loader: Any) -> int | None:
     """The number of batches of an epoch, or None when the loader does not know."""
     try:
@@ -360,8 +369,47 @@ def batches_in(loader: Any) -> int | None:
         return None
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
-    "The random generators that a DataLoader and its samplers hold, each once."
-    sampler, batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
-    found = [getattr(part, "generator", None) for part in (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+def _pieces(loader: Any) -> list[Any]:
+    "A loader, its samplers and its datasets (of a subset the whole one too), each once."
+    found: list[Any] = []
+    waiting = [loader]
+    while waiting:
+        piece = waiting.pop(0)
+        if piece is None or any(piece is other for other in found):
+            continue
+        found.append(piece)
+        waiting += [getattr(piece, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+    return found
+
+
+def _with_epochs(loader: Any) -> list[Any]:
+    "Samplers that order by the number of the epoch, such as `DistributedSampler`."
+    return [piece for piece in _pieces(loader) if hasattr(piece, "set_epoch") and isinstance(getattr(piece, "epoch", None), int)]
+
+# %% ../nbs/08_checkpoints.ipynb #920b44c3
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+def _generators(loader: Any) -> list[Any]:
+    "The random generators that a loader, its samplers and its datasets hold as attributes, each once."
+    held = [value for piece in _pieces(loader) for value in getattr(piece, "__dict__", {}).values() if isinstance(value, _GENERATORS)]
+    return list({id(generator): generator for generator in held}.values())
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return {name: value if isinstance(value, (str, dict)) else int(value) for name, value in generator.bit_generator.state.items()}
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return generator.get_state()
+
+
+def _set_generator_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate((state[0], tuple(state[1]), state[2]))
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state((state[0], np.asarray(state[1], np.uint32), *state[2:]))
+    else:
+        generator.set_state(state)

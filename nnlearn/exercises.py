@@ -216,7 +216,7 @@ def _quantile(outputs, targets, share):
     r = targets - outputs
     return torch.maximum(share * r, (share - 1) * r).mean()
 
-# %% ../nbs/03_losses.ipynb #8f3b2293
+# %% ../nbs/03_losses.ipynb #a1059453
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
 _GONE = math.nan
@@ -232,6 +232,8 @@ def _masked_gradient(answer, targets):
     Case("nothing missing", args=(_rows([1.0, 2.0]), _rows([0.0, 4.0])), why="Then it is the mean squared error."),
     Case("one missing", args=(_rows([1.0, 2.0, 5.0]), _rows([0.0, 4.0, _GONE])),
          why="Divide by the number of targets that are there, not by all."),
+    Case("two rows with different gaps", args=(_rows([1.0, 2.0], [5.0, 1.0]), _rows([0.0, 4.0], [7.0, _GONE])),
+         why="One mean over all targets that are there: 9 / 3, not a mean of rows."),
     Case("the gradients", call=lambda f: _masked_gradient(f, _rows([0.0, _GONE, 3.0])),
          why="0 * NaN is NaN, in the backward pass as well: choose the entries before you subtract."),
     Case("nothing there", args=(_rows([1.0, 2.0]), _rows([_GONE, _GONE])), why="No targets: the loss is 0, not 0 / 0."),
@@ -304,7 +306,7 @@ def _line_task(answer, steps, look=lambda losses, model: losses, training=False)
 def _state_after(losses, model):
     return [p.detach() for p in model.parameters()]
 
-# %% ../nbs/04_landscapes.ipynb #a6a33b81
+# %% ../nbs/04_landscapes.ipynb #b54cde94
 #| code-fold: true
 #| code-summary: "The cases and the answer of exercise 3"
 @exercise("landscapes.line_losses", cases=[
@@ -314,6 +316,10 @@ def _state_after(losses, model):
     Case("a model in training mode", call=lambda f: _line_task(f, 4, training=True), why="Dropout must be off: model.eval().", rtol=1e-5),
     Case("the weights afterwards", call=lambda f: _line_task(f, 3, _state_after), why="The model's own weights are not to change.", atol=0,
          rtol=0),
+    Case("a model in evaluation mode stays there", call=lambda f: _line_task(f, 3, lambda _, model: [m.training for m in model.modules()]),
+         why="Keep `model.training` before you call model.eval(), and go back to that, not always to training."),
+    Case("no gradients left behind", call=lambda f: _line_task(f, 3, lambda _, model: [p.grad is None for p in model.parameters()]),
+         why="Measuring is no training: compute under torch.no_grad()."),
     Case("the mode afterwards", call=lambda f: _line_task(f, 3, lambda _, model: [m.training for m in model.modules()], training=True),
          why="A model that came in training mode leaves in training mode."),
 ], hints=["`torch.lerp(a, b, share)`, or `(1 - share) * a + share * b`, for each name.",
@@ -345,7 +351,7 @@ def _running_mean(values, beta):
         m = beta * m + (1 - beta) * value
     return m / (1 - beta ** len(values))
 
-# %% ../nbs/05_optimizers.ipynb #9627fee6
+# %% ../nbs/05_optimizers.ipynb #dbfbd872
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
 def _lion_task():
@@ -368,6 +374,8 @@ def _lion_leaves(f):
     Case("another beta_1", call=_lion_step(0, betas=(0.1, 0.99)), why="With a small beta_1 the gradient decides the sign."),
     Case("the velocity", call=_lion_step(1), why="m is updated with beta_2, from the gradient, not from its sign."),
     Case("decay", call=_lion_step(0, weight_decay=0.5), why="Decoupled: the weight itself shrinks by lr * weight_decay; the sign does not see it."),
+    Case("the order", call=_lion_step(0, betas=(0.9, 0.1)), why="The direction comes from the old velocity; update it only afterwards."),
+    Case("decay stays out of the velocity", call=_lion_step(1, weight_decay=0.5), why="m is made from the gradient alone."),
     Case("arguments left alone", call=_lion_leaves, why="Make new tensors; do not change w or m in place."),
 ], hints=["First the direction, then the weight, then the velocity.", "`torch.sign`, and two different betas.",
           "`w * (1 - lr * weight_decay) - lr * torch.sign(betas[0] * m + (1 - betas[0]) * g)`"])
@@ -405,11 +413,11 @@ def _clip_together(grads, limit):
 def _overall_mean(means, sizes):
     return sum(mean * size for mean, size in zip(means, sizes, strict=True)) / sum(sizes)
 
-# %% ../nbs/06_data.ipynb #5930c4be
+# %% ../nbs/06_data.ipynb #7a8e6d3e
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
-_TRAIN = [[1.0, 10.0, 5.0], [3.0, 30.0, 5.0], [5.0, 20.0, 5.0]]
-_TEST = [[7.0, 20.0, 6.0], [3.0, -40.0, 5.0]]
+_TRAIN = [[1.0, 10.0, 5.0, 0.1], [3.0, 30.0, 5.0, 0.3], [5.0, 20.0, 5.0, 0.2]]
+_TEST = [[7.0, 20.0, 6.0, 0.2], [3.0, -40.0, 5.0, 0.6]]
 
 
 def _scale_task(part, columns):
@@ -427,6 +435,7 @@ def _scale_leaves(f):
     Case("the training part", call=_scale_task(0, [0, 1]), why="Mean 0 and deviation 1 in every column of the training part."),
     Case("the test part", call=_scale_task(1, [0, 1]), why="Scaled by the mean and the deviation of the training part, whatever its own are."),
     Case("a constant column", call=_scale_task(1, [0, 2]), why="Its deviation is 0: subtract the mean and divide by 1."),
+    Case("a narrow column", call=_scale_task(1, [0, 3]), why="Its deviation is 0.08: small, but not 0; divide by it."),
     Case("arguments left alone", call=_scale_leaves, why="Make new tensors."),
 ], hints=["`train.mean(0)` is the mean of each column.", "`train.std(0, correction=0)`; where it is 0, use 1.",
           "`std = torch.where(std > 0, std, 1.0)`, then the same two numbers for both parts."])
@@ -435,7 +444,7 @@ def _scale_both(train, test):
     std = torch.where(std > 0, std, 1.0)
     return (train - mean) / std, (test - mean) / std
 
-# %% ../nbs/06_data.ipynb #b58c6a54
+# %% ../nbs/06_data.ipynb #5e405f45
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
 @exercise("data.test_rows", cases=[
@@ -443,6 +452,8 @@ def _scale_both(train, test):
     Case("two classes, mixed", args=([0, 1, 0, 1, 0, 1, 0, 1], 0.25), why="One row of each class: the last of each."),
     Case("unequal classes", args=([0] * 10 + [1] * 4, 0.3), why="3 rows of ten and round(1.2) = 1 of four; not 4 of the last rows."),
     Case("a class too small", args=(["a", "b", "b", "b", "b", "a", "b"], 0.2), why="round(0.4) = 0 rows of 'a'; a slice [-0:] would take all."),
+    Case("rounded up", args=([0] * 5, 0.35), why="round(1.75) = 2."),
+    Case("rising over classes", args=([1, 0, 1, 0], 0.5), why="Sort at the end: [2, 3]."),
 ], hints=["Collect the rows of each class first.", "`rows[len(rows) - k:]` is the end, for k = 0 as well.", "`sorted(...)` at the end."])
 def _test_rows(labels, fraction):
     chosen = []
@@ -451,7 +462,7 @@ def _test_rows(labels, fraction):
         chosen += rows[len(rows) - round(fraction * len(rows)):]
     return sorted(chosen)
 
-# %% ../nbs/06_data.ipynb #3d9486aa
+# %% ../nbs/06_data.ipynb #b2f6565e
 #| code-fold: true
 #| code-summary: "The checker of exercise 4"
 @exercise("data.macro_f1", cases=[
@@ -459,11 +470,13 @@ def _test_rows(labels, fraction):
     Case("two classes", args=(torch.tensor([[8.0, 2.0], [1.0, 9.0]]),), why="F1 is 2 right / (said + true): 16/19 and 18/21."),
     Case("a rare class", args=(torch.tensor([[96.0, 0.0], [3.0, 1.0]]),), why="The rare class counts as much as the common one, though accuracy is 97 %."),
     Case("never said", args=(torch.tensor([[5.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 4.0]]),), why="Class 1 was never said; its F1 is 0, and no NaN may come out."),
+    Case("neither true nor said", args=(torch.tensor([[5.0, 0.0], [0.0, 0.0]]),), why="Class 1 does not occur at all; its F1 is 0, not 0/0."),
 ], hints=["`right = confusion.diag()`; rows sum to what is true, columns to what was said.",
-          "2 p r / (p + r) is the same as 2 right / (said + true), and that has no 0/0 here.",
-          "`(2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))).mean()`"])
+          "2 P R / (P + R) is the same as 2 right / (said + true), which is 0/0 only for a class that neither occurs nor is said.",
+          "`torch.where(total > 0, 2 * confusion.diag() / total.clamp(min=1e-9), 0.0).mean()`, with `total` the sum of both."])
 def _macro_f1(confusion):
-    return (2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))).mean()
+    total = confusion.sum(0) + confusion.sum(1)
+    return torch.where(total > 0, 2 * confusion.diag() / total.clamp(min=1e-9), 0.0).mean()
 
 # %% ../nbs/07_training.ipynb #bfe05482
 #| code-fold: true

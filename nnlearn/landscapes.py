@@ -6,8 +6,9 @@
 __all__ = ['SURFACES', 'Direction', 'Surface', 'curvatures', 'plot_surface', 'descend', 'random_directions', 'landscape',
            'plot_landscape', 'PathPlane', 'snapshot', 'pca_directions', 'surface_explorer', 'slice_explorer']
 
-# %% ../nbs/04_landscapes.ipynb #f6573d1b
+# %% ../nbs/04_landscapes.ipynb #a8bb3e82
 import contextlib
+import inspect
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,15 +70,34 @@ SURFACES = Registry("surface", {
                          "a bowl full of dents"),
 })
 
-# %% ../nbs/04_landscapes.ipynb #49b4ac02
+# %% ../nbs/04_landscapes.ipynb #28f85588
 def curvatures(
-    surface: Callable,  # a `Surface`, or any function of a tensor of n numbers
+    surface: Any,  # a `Surface`, a name in SURFACES, or any function of a tensor of n numbers
     point: Sequence[float] | torch.Tensor,  # n numbers
 ) -> torch.Tensor:  # n eigenvalues of the Hessian, ascending, float64
     """The curvatures of a function at a point; the largest, L, allows learning rates below 2 / L."""
-    return torch.linalg.eigvalsh(torch.func.hessian(surface)(torch.as_tensor(point, dtype=torch.float64)))
+    function = _function(surface, "curvatures")
+    return torch.linalg.eigvalsh(torch.func.hessian(function)(torch.as_tensor(point, dtype=torch.float64)))
 
-# %% ../nbs/04_landscapes.ipynb #f6624926
+# %% ../nbs/04_landscapes.ipynb #ebf1eca8
+def _function(surface: Any, place: str) -> Callable:
+    "A surface by name, or the function of one tensor that was given; raises `ConfigError` for anything else."
+    if isinstance(surface, str):
+        return SURFACES[surface]
+    if not callable(surface):
+        raise ConfigError(f"a Surface, the name of one or a function is needed, not {surface!r:.60}.", place=place,
+                          accepted=sorted(SURFACES))
+    try:
+        known = inspect.signature(surface).parameters.values()
+    except (TypeError, ValueError):  # some callables show no signature
+        return surface
+    needed = [p for p in known if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(needed) > 1:
+        raise ConfigError(f"a function of one tensor is needed, not of {len(needed)} arguments: "
+                          "lambda point: f(point[..., 0], point[..., 1]).", place=place)
+    return surface
+
+# %% ../nbs/04_landscapes.ipynb #4acf273b
 def _surface(surface: Any, place: str) -> Surface:
     """A surface by name, or the one given; raises `ConfigError` for anything else."""
     if isinstance(surface, str):
@@ -86,7 +106,18 @@ def _surface(surface: Any, place: str) -> Surface:
         raise ConfigError(f"a Surface or the name of one is needed, not {surface!r:.60}.", place=place, accepted=sorted(SURFACES))
     return surface
 
-# %% ../nbs/04_landscapes.ipynb #5664dcc9
+
+def _walks(paths: Any) -> dict[str, np.ndarray]:
+    "The walks to draw as arrays of shape (n, 2), or a `ConfigError`."
+    if paths is not None and not isinstance(paths, Mapping):
+        raise ConfigError(f"a dict is needed, like {{'SGD': path}}, not {type(paths).__name__}.", place="plot_surface.paths")
+    walks = {label: np.asarray(path) for label, path in (paths or {}).items()}
+    for label, path in walks.items():
+        if path.ndim != 2 or path.shape[1] != 2:
+            raise ConfigError(f"points of shape (n, 2) are needed, not {path.shape}.", place=f"plot_surface.paths, {label}")
+    return walks
+
+# %% ../nbs/04_landscapes.ipynb #6db3cede
 def plot_surface(
     surface: Any,  # a `Surface` or a name in SURFACES
     paths: Mapping[str, Any] | None = None,  # walks to draw: {label: points of shape (n, 2)}
@@ -96,31 +127,35 @@ def plot_surface(
     import matplotlib.pyplot as plt
 
     shown = _surface(surface, "plot_surface")
+    walks = _walks(paths)
     ax = plt.subplots(figsize=(5, 3.6))[1] if ax is None else ax
     x, y = torch.meshgrid(*(torch.linspace(*ends, 121, dtype=torch.float64) for ends in shown.domain), indexing="xy")
     height = (shown(x, y) - shown.lowest).numpy()
     levels = height.max() * np.linspace(0.05, 1, 12) ** 3
     ax.contourf(x, y, height, levels=[-1, *levels], cmap="Blues_r", alpha=0.6)
     ax.plot(*np.array(shown.minima).T, "*", ms=11, color=COLORS["ink"], ls="none")
-    for number, (label, path) in enumerate((paths or {}).items()):
-        ax.plot(*np.asarray(path).T, marker="o", ms=2.5, lw=1.2, label=label, color=list(COLORS.values())[1:][number % 7])
+    for number, (label, path) in enumerate(walks.items()):
+        ax.plot(*path.T, marker="o", ms=2.5, lw=1.2, label=label, color=list(COLORS.values())[1:][number % 7])
     ax.set(xlim=shown.domain[0], ylim=shown.domain[1], xlabel="x", ylabel="y")
     ax.grid(False)
-    if paths:
+    if walks:
         ax.legend()
     return ax
 
-# %% ../nbs/04_landscapes.ipynb #09b4d18a
+# %% ../nbs/04_landscapes.ipynb #0dde1f89
 def descend(
     surface: Any,  # a `Surface`, a name in SURFACES, or any function of a tensor of shape (..., 2)
     make_optimizer: Callable[[list[torch.Tensor]], torch.optim.Optimizer],  # e.g. lambda params: torch.optim.SGD(params, lr=0.1)
     start: Any,  # where to begin: two numbers, or (n, 2) for n walks at once
     steps: int,  # how many steps
 ) -> np.ndarray:  # the points, shape (steps + 1, 2) or (steps + 1, n, 2), float64
-    """The path of an optimizer on a surface. A walk that flies off holds inf or nan from there on."""
-    function = SURFACES[surface] if isinstance(surface, str) else surface
+    """The path of an optimizer on a surface. A walk that flies off holds inf or nan from there on.
+
+    Raises `ConfigError` for a surface, an optimizer, a start or a number of steps that is none.
+    """
+    function = _function(surface, "descend.surface")
     point = _start(start, steps).requires_grad_()
-    optimizer = make_optimizer([point])
+    optimizer = _optimizer(make_optimizer, point)
     path = [point.detach().clone()]
 
     def closure() -> torch.Tensor:
@@ -134,7 +169,7 @@ def descend(
         path.append(point.detach().clone())
     return torch.stack(path).numpy()
 
-# %% ../nbs/04_landscapes.ipynb #ab158f05
+# %% ../nbs/04_landscapes.ipynb #30970190
 def _whole(value: Any, low: int, place: str) -> int:
     "The value, or a `ConfigError` when it is no whole number of at least `low`."
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
@@ -152,6 +187,15 @@ def _start(start: Any, steps: Any) -> torch.Tensor:
     if point.ndim not in (1, 2) or point.shape[-1] != 2 or not bool(point.isfinite().all()):
         raise ConfigError(f"two finite numbers, or an array of shape (n, 2), are needed, not {start!r:.60}.", place="descend.start")
     return point
+
+
+def _optimizer(make_optimizer: Any, point: torch.Tensor) -> torch.optim.Optimizer:
+    "What the function makes, or a `ConfigError` when it is no function or makes no optimizer."
+    optimizer = make_optimizer([point]) if callable(make_optimizer) else None
+    if optimizer is None or not hasattr(optimizer, "step"):
+        raise ConfigError("a function that makes an optimizer is needed: lambda params: torch.optim.SGD(params, lr=0.1).",
+                          place="descend.make_optimizer")
+    return optimizer
 
 # %% ../nbs/04_landscapes.ipynb #1de93f87
 Direction = dict[str, torch.Tensor]
@@ -194,7 +238,7 @@ def _movable(model: Any, place: str) -> dict[str, torch.Tensor]:
         raise ConfigError("the model has no parameters, so its loss has no landscape.", place=place)
     return found
 
-# %% ../nbs/04_landscapes.ipynb #dd371a7e
+# %% ../nbs/04_landscapes.ipynb #09843497
 class _Sweep(nn.Module):
     """Computes the loss at every point; run inside `functional_call`, while `moves` changes the tensors in the model's place."""
 
@@ -210,7 +254,7 @@ class _Sweep(nn.Module):
                 _check_one_number(losses[0])
         return torch.stack(losses)
 
-# %% ../nbs/04_landscapes.ipynb #64b05682
+# %% ../nbs/04_landscapes.ipynb #ae595930
 class _Plane:
     """The moving point of a sweep: for each dtype and device, weights, two directions and the point, all flat."""
 
@@ -237,7 +281,7 @@ class _Plane:
                     torch.add(row, across, alpha=b, out=point)
                 yield
 
-# %% ../nbs/04_landscapes.ipynb #d3046b66
+# %% ../nbs/04_landscapes.ipynb #48fc5549
 @contextlib.contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards modes, plain tensor attributes and random states are as before, errors included."""
@@ -263,14 +307,14 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         if on_cuda is not None:
             torch.cuda.set_rng_state_all(on_cuda)
 
-# %% ../nbs/04_landscapes.ipynb #9f46956c
+# %% ../nbs/04_landscapes.ipynb #6fd46372
 def landscape(
     model: nn.Module,  # left bit-identical, exceptions included
     loss_fn: Callable,  # called as loss_fn(model(inputs), targets), gives one number
     inputs: Any,  # what the model takes, on the model's device
     targets: Any,  # what the loss takes
     directions: Any,  # one direction, or a sequence of one or two: dicts of tensors by parameter name; a missing name is 0
-    span: Any = 1.0,  # how far to go: a number (both ways), (low, high), or one of these for each direction
+    span: Any = 1.0,  # how far: a number (both ways); (low, high), two numbers always mean this; or one of these for each direction
     steps: int = 51,  # points along each direction; an odd number has the model itself in the middle
 ) -> torch.Tensor:  # losses on the CPU, shape (steps,) or (steps, steps): the first direction goes down the rows
     """The loss around a model, in evaluation mode, at the weights theta + a first + b second (Li et al., 2018).
@@ -279,6 +323,8 @@ def landscape(
     for directions that do not fit the model, a span or a number of steps that is none, and a loss of several numbers.
     """
     weights = _movable(model, "landscape.model")
+    if not callable(loss_fn):
+        raise ConfigError(f"a function is needed, not {loss_fn!r:.60}; get_loss_function(name) gives one.", place="landscape.loss_fn")
     axes = _directions(directions, weights, model)
     grids = [np.linspace(*ends, _whole(steps, 2, "landscape.steps")).tolist() for ends in _ends(span, len(axes))]
     if len(axes) == 1:
@@ -308,7 +354,7 @@ def _check_one_number(loss: Any) -> None:
         raise ConfigError(f"one number is needed, not {getattr(loss, 'shape', loss)!s:.60}; use reduction='mean'.",
                           place="landscape.loss_fn")
 
-# %% ../nbs/04_landscapes.ipynb #a3912420
+# %% ../nbs/04_landscapes.ipynb #b78c5e36
 def _directions(directions: Any, weights: Direction, model: nn.Module) -> list[Direction]:
     "One or two directions with a tensor for every parameter, on its device, or a `ConfigError`."
     place = "landscape.directions"
@@ -316,9 +362,12 @@ def _directions(directions: Any, weights: Direction, model: nn.Module) -> list[D
     if not isinstance(given, (list, tuple)) or len(given) not in (1, 2) or not all(isinstance(d, Mapping) for d in given):
         raise ConfigError("one or two directions are needed, dicts of tensors by parameter name, as random_directions and "
                           f"pca_directions give them; not {directions!r:.60}.", place=place)
-    others, made = set(model.state_dict()), []
+    others, buffers, made = set(model.state_dict()), dict(model.named_buffers(remove_duplicate=False)), []
     for direction in given:
         for name, tensor in direction.items():
+            if name in buffers and torch.as_tensor(tensor).any():
+                raise ConfigError(f"{name!r} is a buffer, which a landscape does not move; leave it out. "
+                                  "pca_directions(checkpoints, model) does.", place=place)
             if name not in weights and name not in others:
                 raise ConfigError(f"no parameter {name!r}.", place=place, given=name, accepted=list(weights))
             if name in weights and (not isinstance(tensor, torch.Tensor) or tensor.shape != weights[name].shape):
@@ -343,7 +392,23 @@ def _ends(span: Any, count: int) -> list[tuple[float, float]]:
                           f"{count} directions is needed, not {span!r}.", place="span")
     return [(float(low), float(high)) for low, high in pairs]
 
-# %% ../nbs/04_landscapes.ipynb #9b3683fe
+# %% ../nbs/04_landscapes.ipynb #4606cf3f
+def _heights(losses: Any) -> np.ndarray:
+    "The losses as an array of one or two dimensions with a finite number in it, or a `ConfigError`."
+    heights = np.asarray(torch.as_tensor(losses).detach().cpu().double())
+    if heights.ndim not in (1, 2):
+        raise ConfigError(f"losses of one or two dimensions are needed, not {heights.ndim}.", place="plot_landscape.losses")
+    if not np.isfinite(heights).any():
+        raise ConfigError("none of the losses is finite; take a smaller span.", place="plot_landscape.losses")
+    return heights
+
+
+def _digits(ticks: np.ndarray) -> int:
+    "How many digits tell neighbouring ticks apart; at least 3."
+    size, gap = np.abs(ticks).max(), np.diff(ticks).min()
+    return max(3, math.ceil(math.floor(math.log10(size)) + 1 - math.log10(gap)))
+
+# %% ../nbs/04_landscapes.ipynb #4c122736
 def plot_landscape(
     losses: Any,  # what `landscape` gave, shape (n,) or (n, m)
     span: Any = 1.0,  # the span it was given
@@ -351,12 +416,13 @@ def plot_landscape(
     ax: Any = None,  # matplotlib axes; new ones when None
     label: str = "loss",  # what the numbers are
 ) -> Any:  # the axes
-    """Draw a slice as a line, or a plane as contours (closer where the loss is low) with a path on it."""
+    """Draw a slice as a line, or a plane as contours (closer where the loss is low) with a path on it.
+
+    Where a loss is inf or nan, a line has a gap and a plane the highest finite value. Raises `ConfigError` when none is finite.
+    """
     import matplotlib.pyplot as plt
 
-    heights = np.asarray(torch.as_tensor(losses).detach().cpu().double())
-    if heights.ndim not in (1, 2):
-        raise ConfigError(f"losses of one or two dimensions are needed, not {heights.ndim}.", place="plot_landscape.losses")
+    heights = _heights(losses)
     ends = _ends(span, heights.ndim)
     places = [np.linspace(*pair, n) for pair, n in zip(ends, heights.shape, strict=True)]
     ax = plt.subplots(figsize=(5, 3.6))[1] if ax is None else ax
@@ -364,11 +430,11 @@ def plot_landscape(
         ax.plot(places[0], heights)
         ax.set(xlabel="step along the direction", ylabel=label)
         return ax
-    heights = np.where(np.isfinite(heights), heights, np.nanmax(heights[np.isfinite(heights)]))
+    heights = np.where(np.isfinite(heights), heights, heights[np.isfinite(heights)].max())
     low, high = heights.min(), heights.max()
-    levels = low + max(high - low, 1e-12) * np.linspace(0, 1, 13) ** 2
+    levels = low + max(high - low, 1e-6 * abs(low), 1e-12) * np.linspace(0, 1, 13) ** 2
     drawn = ax.contourf(*places, heights.T, levels=levels, cmap="Blues_r")
-    ax.figure.colorbar(drawn, ax=ax, label=label, format="%.3g")
+    ax.figure.colorbar(drawn, ax=ax, label=label, ticks=levels[::3], format=f"%.{_digits(levels[::3])}g")
     if path is not None:
         ax.plot(*np.asarray(path).T, marker="o", ms=3, lw=1.2, color=COLORS["orange"])
     ax.set(xlabel="first direction", ylabel="second direction")
@@ -387,12 +453,17 @@ def snapshot(model: nn.Module) -> Direction:
     """A copy of a model's parameters, a checkpoint for `pca_directions`."""
     return {name: p.detach().clone() for name, p in _movable(model, "snapshot.model").items()}
 
-# %% ../nbs/04_landscapes.ipynb #94849be5
+# %% ../nbs/04_landscapes.ipynb #4eb68557
 def pca_directions(
     checkpoints: Sequence[Mapping[str, torch.Tensor]],  # at least three, in order; from `snapshot` or `state_dict()`, as copies
+    model: nn.Module | None = None,  # given: only its parameters count, so buffers of any kind are left out
 ) -> PathPlane:
-    """The two directions along which the weights varied most (Li et al., 2018). Raises `ConfigError` for too few."""
-    names = _common_names(checkpoints)
+    """The two directions along which the weights varied most (Li et al., 2018).
+
+    Buffers do not belong to the path, for `landscape` does not move them. Without a model only the running statistics of
+    normalization layers are known to be buffers. Raises `ConfigError` for too few checkpoints and for some that differ.
+    """
+    names = _common_names(checkpoints, model)
     flat = [torch.cat([c[n].detach().cpu().double().flatten() for n in names]) for c in checkpoints]
     path = torch.stack(flat) - flat[-1]
     _, sizes, axes = torch.linalg.svd(path - path.mean(0), full_matrices=False)
@@ -406,28 +477,36 @@ def pca_directions(
                   for axis in axes[:2] * signs[:, None]]
     return PathPlane(directions, (coordinates * signs).numpy(), (sizes[:2] ** 2 / (sizes**2).sum()).numpy())
 
-# %% ../nbs/04_landscapes.ipynb #99af6c65
-def _common_names(checkpoints: Any) -> list[str]:
-    "The names of the floating-point tensors of the checkpoints, or a `ConfigError`."
+# %% ../nbs/04_landscapes.ipynb #db08769a
+def _common_names(checkpoints: Any, model: Any = None) -> list[str]:
+    "The names of the parameters in the checkpoints, or a `ConfigError`."
     place = "pca_directions.checkpoints"
     if not isinstance(checkpoints, (list, tuple)) or len(checkpoints) < 3:
         raise ConfigError("a list of at least three checkpoints is needed.", place=place)
-    shapes = [{name: t.shape for name, t in c.items() if t.is_floating_point()} for c in checkpoints]
+    known = None if model is None else _movable(model, "pca_directions.model")
+    shapes = [{name: t.shape for name, t in c.items() if t.is_floating_point()
+               and (name.rpartition(".")[2] not in ("running_mean", "running_var") if known is None else name in known)}
+              for c in checkpoints]
+    if known is not None and shapes[0] != {name: p.shape for name, p in known.items()}:
+        raise ConfigError("the checkpoints do not hold the parameters of the model.", place=place)
     for number, shape in enumerate(shapes):
         if shape != shapes[0] or not shape:
             raise ConfigError(f"checkpoint {number} has other tensors than the first.", place=place)
     return list(shapes[0])
 
-# %% ../nbs/04_landscapes.ipynb #f67c8968
+# %% ../nbs/04_landscapes.ipynb #1f74e88a
 def surface_explorer(
-    surface: str = "valley",  # a name in SURFACES
+    surface: Any = "valley",  # a name in SURFACES, or a `Surface`
     rates: Sequence[float] = (0.005, 0.01, 0.02, 0.04, 0.06, 0.079, 0.081, 0.1, 0.12),  # learning rates to choose from
     steps: int = 40,  # how many steps are drawn
 ) -> Any:
     """The explorer of a walk by SGD on a surface: learning rate, momentum and the number of steps."""
     from nnlearn.explore import Slider, explore
 
-    shown = _surface(surface, "surface_explorer")
+    shown, most = _surface(surface, "surface_explorer"), _whole(steps, 1, "surface_explorer.steps")
+    name = surface if isinstance(surface, str) else shown.about or "surface"
+    if not rates:
+        raise ConfigError("at least one learning rate is needed.", place="surface_explorer.rates")
     (left, right), (bottom, top) = shown.domain
 
     def draw(learning_rate: float, momentum: float, steps: int) -> dict[str, Any]:
@@ -436,11 +515,12 @@ def surface_explorer(
         x, y = path[:len(path) if inside.all() else int(np.argmin(inside))].T
         return {"way": (x, y), "steps": (x, y, "points")}
 
-    return explore(draw, title=f"SGD on the {surface}", x_label="x", y_label="y", background=lambda ax: plot_surface(shown, ax=ax),
-                   alt=f"The walk of SGD with momentum on the contours of the surface {surface}",
-                   learning_rate=Slider(list(rates), "learning rate", start=rates[2]),
+    return explore(draw, title=f"SGD on the {name}" if name == surface else f"SGD: {name}", x_label="x", y_label="y",
+                   background=lambda ax: plot_surface(shown, ax=ax),
+                   alt=f"The walk of SGD with momentum on the contours of the surface: {name}",
+                   learning_rate=Slider(list(rates), "learning rate", start=list(rates)[len(rates) // 2]),
                    momentum=Slider([0.0, 0.5, 0.7, 0.9, 0.95], "momentum", start=0.0),
-                   steps=Slider([1, 2, 3, 5, 10, 20, steps], "steps", start=steps))
+                   steps=Slider(sorted({n for n in (1, 2, 3, 5, 10, 20, most) if n <= most}), "steps", start=most))
 
 # %% ../nbs/04_landscapes.ipynb #fd305d4b
 def slice_explorer() -> Any:

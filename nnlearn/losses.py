@@ -141,12 +141,13 @@ def _overlap(boxes: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, 
     same = (boxes == targets).all(-1)  # 1 by definition, without area too
     return torch.where(same, 1.0, _ratio(shared, union)), torch.where(same, hull.prod(-1), union), hull
 
-# %% ../nbs/03_losses.ipynb #c763ba31
+# %% ../nbs/03_losses.ipynb #494a8e9a
 class IoULoss(nn.Module):
     """1 - intersection over union of boxes and targets, both (..., 4) as x1, y1, x2, y2; `mean` divides by their number.
 
-    Equal boxes cost 0, without area too. Any finite boxes give finite losses and gradients; no boxes at all give 0.
-    Half precision is computed in float32. Raises `ConfigError` for other shapes.
+    Equal boxes cost 0, without area too; no boxes at all give 0. Coordinates up to 1e18 give finite losses and gradients
+    (larger ones overflow float32), and sides from 1e-9 on have an area. Half precision is computed in float32.
+    Raises `ConfigError` for other shapes.
     """
 
     def __init__(
@@ -310,6 +311,17 @@ def _checked_value(key: str, value: Any, entry: Any, place: str) -> Any:
         return int(value) if key in ("blank", "ignore_index") or entry is nn.MultiMarginLoss and key == "p" else value
     return value
 
+# %% ../nbs/03_losses.ipynb #0231cbfe
+_OTHER_NAMES = {"mae": "l1", "l2": "mse", "ce": "cross_entropy", "kld": "kl_div", "log_loss": "cross_entropy"}
+
+
+def _loss_entry(name: Any) -> tuple[str, Any]:
+    "The plain name and the entry, or a `ConfigError`, which knows what others call some of them."
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(name, str) else ""
+    if plain in _OTHER_NAMES and plain not in LOSS_FUNCTIONS:
+        raise ConfigError(f"unknown loss function {name!r}. Did you mean {_OTHER_NAMES[plain]!r}?", accepted=sorted(LOSS_FUNCTIONS))
+    return plain, LOSS_FUNCTIONS[name]
+
 # %% ../nbs/03_losses.ipynb #48c49b7b
 class FunctionLoss(nn.Module):
     """A plain function of (outputs, targets) as a module, with its other arguments bound."""
@@ -331,7 +343,7 @@ class FunctionLoss(nn.Module):
         return ", ".join([getattr(self.function, "__name__", repr(self.function)),
                           *(f"{key}={value!r}" for key, value in self.params.items())])
 
-# %% ../nbs/03_losses.ipynb #e8cd4d4f
+# %% ../nbs/03_losses.ipynb #5e8697bb
 def get_loss_function(
     name: str,  # a name in LOSS_FUNCTIONS
     device: Any = None,  # where its weight tensors go; None: where they are
@@ -342,10 +354,10 @@ def get_loss_function(
     Raises `ConfigError` for an unknown name (naming the nearest), an unknown argument (naming those there are, with
     their defaults) and a value out of range.
     """
-    entry, place = LOSS_FUNCTIONS[name], f"loss {name!r}"
+    (plain, entry), place = _loss_entry(name), f"loss {name!r}"
     made = isinstance(entry, type)
     known = _accepted(entry, skip=0 if made else 2)
-    defaults = DEFAULT_LOSS_PARAMS.get(name.strip().lower().replace("-", "_").replace(" ", "_"), {})
+    defaults = DEFAULT_LOSS_PARAMS.get(plain, {})
     _check_known(params, known, defaults, place)
     params = {key: value for key, value in defaults.items() if known is None or key in known} | params
     if entry in _BUILT_IN:
@@ -392,13 +404,13 @@ def _part_weights(names: list[str], weights: Any, place: str) -> dict[str, float
         raise ConfigError("all weights are 0, so there is nothing to train on.", place=f"{place}.weights")
     return made
 
-# %% ../nbs/03_losses.ipynb #060f3bb1
+# %% ../nbs/03_losses.ipynb #a403b95b
 class CompositeLoss(nn.Module):
     """The weighted sum of several losses of the same (outputs, targets).
 
-    After a call, `components` holds the value of each part, before its weight and detached. The numbers in `weights`
-    may be changed between calls. Raises `ConfigError` for weights of unknown parts, negative or non-finite weights,
-    and a part that does not give one number.
+    After a call, `components` holds the value of each part, before its weight and detached. `weights` may be changed
+    between calls; each call checks them. Raises `ConfigError` for weights of unknown parts, weights that are negative, not
+    finite or all 0, and a part that does not give one number.
     """
 
     def __init__(
@@ -414,24 +426,46 @@ class CompositeLoss(nn.Module):
         self.names, self.parts = list(losses), nn.ModuleList(parts)
         self.weights = _part_weights(self.names, weights, "CompositeLoss")
         self.components: dict[str, torch.Tensor] = {}
-        if device is not None:
-            self.to(torch.device(device))
+        self.to(None if device is None else torch.device(device))
 
     def forward(self, *args: Any) -> torch.Tensor:
+        weights = _part_weights(self.names, self.weights, "CompositeLoss")
         self.components, terms = {}, []
         for name, part in zip(self.names, self.parts, strict=True):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights[name] > 0):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and weights[name] > 0):
                 value = _one_number(part(*args), f"CompositeLoss.{name}")
             self.components[name] = value.detach()
-            if self.weights[name] > 0:
-                terms.append(self.weights[name] * value)
-        return torch.stack(terms).sum() if terms else torch.zeros_like(value.detach())
+            if weights[name] > 0:
+                terms.append(weights[name] * value)
+        return torch.stack(terms).sum()
 
-# %% ../nbs/03_losses.ipynb #04101b6b
-class ParameterPenalty(nn.Module):
+# %% ../nbs/03_losses.ipynb #ac53031f
+class _AsNumber(nn.Module):
+    """A module that is called with nothing and reckons like its value."""
+
+    def __mul__(self, factor: Any) -> torch.Tensor:
+        return self() * factor
+
+    def __add__(self, other: Any) -> torch.Tensor:
+        return self() + other
+
+    __rmul__, __radd__ = __mul__, __add__
+
+
+def _check_penalty(model: Any, include: Any) -> None:
+    "Raise `ConfigError` for a model that is none, or an `include` that cannot be called."
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"a torch module is needed, not {type(model).__name__}.", place="penalty.model")
+    if include is not None and not callable(include):
+        raise ConfigError("include is a function of (name, parameter); the strength is a weight of CompositeLoss, or "
+                          "0.01 * l1_penalty(model).", place="penalty.include")
+
+# %% ../nbs/03_losses.ipynb #58480200
+class ParameterPenalty(_AsNumber):
     """l1 times the sum of |w| plus l2 times the sum of w^2, over the trainable parameters of a model.
 
     A part for `CompositeLoss`: called with anything, or with nothing. `0.01 * penalty` and `loss + penalty` work too.
+    A deep copy looks at the same model, unless the model was copied before it in the same call.
     """
 
     model: nn.Module
@@ -444,10 +478,10 @@ class ParameterPenalty(nn.Module):
         include: Callable[[str, nn.Parameter], bool] | None = None,  # which (name, parameter) count; None: all
     ):
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise ConfigError(f"a torch module is needed, not {type(model).__name__}.", place="penalty.model")
+        _check_penalty(model, include)
         object.__setattr__(self, "model", model)
-        self.l1, self.l2, self.include = l1, l2, include
+        self.l1, self.l2 = _number(l1, "penalty.l1", low=0), _number(l2, "penalty.l2", low=0)
+        self.include = include
 
     def forward(self, *ignored: Any) -> torch.Tensor:
         chosen = [p for name, p in self.model.named_parameters()
@@ -457,13 +491,11 @@ class ParameterPenalty(nn.Module):
         terms = [self.l1 * p.abs().sum() for p in chosen if self.l1] + [self.l2 * p.square().sum() for p in chosen if self.l2]
         return torch.stack(terms).sum() if terms else torch.zeros_like(chosen[0].sum())
 
-    def __mul__(self, factor: Any) -> torch.Tensor:
-        return self() * factor
+    def __deepcopy__(self, memo: dict) -> "ParameterPenalty":
+        return ParameterPenalty(memo.get(id(self.model), self.model), self.l1, self.l2, self.include)
 
-    def __add__(self, other: Any) -> torch.Tensor:
-        return self() + other
-
-    __rmul__, __radd__ = __mul__, __add__
+    def extra_repr(self) -> str:
+        return f"l1={self.l1:g}, l2={self.l2:g}"
 
 # %% ../nbs/03_losses.ipynb #321d56bb
 def l1_penalty(

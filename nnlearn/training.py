@@ -7,7 +7,7 @@ __all__ = ['METRICS', 'EVENTS', 'History', 'split_batch', 'denominator', 'divide
            'Measured', 'Meter', 'NonFiniteLoss', 'LossGuard', 'Callback', 'EarlyStopping', 'ProgressBar', 'EpochLines',
            'TensorBoardLogger', 'wrong_targets', 'steps_with', 'Trainer']
 
-# %% ../nbs/07_training.ipynb #03edbca1
+# %% ../nbs/07_training.ipynb #714387d3
 import contextlib
 import copy
 import inspect
@@ -24,15 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
 
 from .checkpoints import (Batches, CheckpointError, CheckpointFolder, CheckpointWarning, NotExactlyResumable,
                                  batches_in, check_replayable, read_checkpoint, write_checkpoint)
 from .core import ConfigError, Registry, default_device, seed_everything
-from .losses import CompositeLoss, FocalLoss, ParameterPenalty
+from .losses import CompositeLoss, FocalLoss, FunctionLoss, ParameterPenalty
 
-# %% ../nbs/07_training.ipynb #3662468f
+# %% ../nbs/07_training.ipynb #df7fc157
 class History:
     """What a training measured: one row for each epoch. `history["val_loss"]` is a column, `len(history)` the epochs."""
 
@@ -58,6 +59,8 @@ class History:
     def best(self, metric: str = "val_loss", mode: str | None = None) -> dict[str, float]:
         """The row with the best value; losses and errors are best when low, other metrics when high (`mode` "min" or "max")."""
         sign = 1 if _best_mode(metric, mode) == "min" else -1
+        if not self.rows:
+            raise ConfigError("no epoch is finished yet, so none is the best.", place="history")
         return min(self.rows, key=lambda row: _worst_if_nan(sign * self[metric][self.rows.index(row)]))
 
     def __repr__(self) -> str:
@@ -139,16 +142,18 @@ def split_batch(
     kind = f"{len(batch)} item(s)" if isinstance(batch, (list, tuple)) else type(batch).__name__
     raise ConfigError(f"a batch is (inputs, targets) or a dict of them, not {kind}.", place=place)
 
-# %% ../nbs/07_training.ipynb #2908d366
+# %% ../nbs/07_training.ipynb #64a60232
 def _to_device(value: Any, device: Any) -> Any:
     """The same on a device: a tensor, or lists, tuples and dicts of tensors (a tuple becomes a list)."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value, device=device)
     if isinstance(value, Mapping):
         return {key: _to_device(item, device) for key, item in value.items()}
     return [_to_device(item, device) for item in value] if isinstance(value, (list, tuple)) else value
 
-# %% ../nbs/07_training.ipynb #a3f77981
+# %% ../nbs/07_training.ipynb #b57ba79f
 def _call_model(model: Callable, inputs: Any) -> Any:
     """The outputs for inputs that are one tensor, a list of them (given in order) or a dict (given by name)."""
     if isinstance(inputs, torch.Tensor):
@@ -160,14 +165,17 @@ def _call_model(model: Callable, inputs: Any) -> Any:
 
 def _main_output(outputs: Any) -> torch.Tensor:
     """The tensor that metrics look at: the outputs, or the first of several (in a dict: `logits` where there is one)."""
-    while not isinstance(outputs, torch.Tensor):
-        if isinstance(outputs, Mapping):
-            outputs = outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
+    found = outputs
+    while not isinstance(found, torch.Tensor):
+        if isinstance(found, Mapping) and found:
+            found = found["logits"] if "logits" in found else next(iter(found.values()))
+        elif isinstance(found, (list, tuple)) and found:
+            found = found[0]
         else:
-            outputs = outputs[0]
-    return outputs
+            raise ConfigError(f"a tensor is needed, or a list, tuple or dict of tensors, not {type(outputs).__name__}.", place="outputs")
+    return found
 
-# %% ../nbs/07_training.ipynb #55cf0235
+# %% ../nbs/07_training.ipynb #514c7d85
 _PER_ELEMENT = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss,
                 nn.PoissonNLLLoss, nn.HingeEmbeddingLoss)
 
@@ -183,40 +191,62 @@ def denominator(
     if kind == "sum":
         return None
     if kind == "labels":
-        loss = next(part for part in _parts(criterion) if isinstance(part, _OF_LABELS))
-        return lambda outputs, targets: labels_that_count(targets, loss.weight, loss.ignore_index)
+        weight, ignored = _of_labels(next(part for part in _parts(criterion) if _of_labels(part)))  # type: ignore[misc]
+        return lambda outputs, targets: labels_that_count(targets, weight, ignored)
     if kind == "own":
         return criterion.denominator
-    return lambda outputs, targets: _main_output(outputs).numel() if kind == "elements" else len(_main_output(outputs))
+    return lambda outputs, targets: _main_output(outputs).numel() if kind == "elements" else _rows(_main_output(outputs))
 
-# %% ../nbs/07_training.ipynb #bf4c466b
-_OF_LABELS = (nn.CrossEntropyLoss, nn.NLLLoss, FocalLoss)
-
-
+# %% ../nbs/07_training.ipynb #e0aded5c
 def divides_by(criterion: Any) -> str:
-    """`labels`, `elements`, `rows`, `sum`, `own`, or `parts` for a composite whose parts do not agree."""
-    if isinstance(criterion, CompositeLoss):
-        kinds = {_kind(part) for part in _parts(criterion)}
-        alone = not any(isinstance(part, ParameterPenalty) for part in criterion.parts)
-        return kinds.pop()[0] if len(kinds) == 1 and (alone or kinds != {("sum",)}) else "parts"
-    return _kind(criterion)[0]
+    """`labels`, `elements`, `rows`, `sum`, `own`, or `parts` for a composite whose parts do not agree.
+
+    A function that is not one of torch's is taken to be a mean over rows; `loss_reduction` says otherwise.
+    """
+    kinds = {_kind(part) for part in _parts(criterion)}
+    penalised = isinstance(criterion, CompositeLoss) and any(isinstance(part, ParameterPenalty) for part in criterion.parts)
+    return kinds.pop()[0] if len(kinds) == 1 and not (penalised and kinds == {("sum",)}) else "parts"
+
+
+def _kind(loss: Any) -> tuple:
+    "What a single loss divides by, with what decides it."
+    if hasattr(loss, "denominator"):
+        return "own", id(loss)
+    reduction = getattr(loss, "reduction", getattr(loss, "params", {}).get("reduction", "mean"))
+    if reduction == "sum":
+        return ("sum",)
+    if found := _of_labels(loss):
+        return "labels", found[1], None if found[0] is None else tuple(found[0].tolist())
+    per_element = isinstance(loss, _PER_ELEMENT) or _function(loss) in _ELEMENT_FUNCTIONS
+    return ("elements",) if per_element or (isinstance(loss, nn.KLDivLoss) and reduction == "mean") else ("rows",)
+
+# %% ../nbs/07_training.ipynb #064d6da8
+_ELEMENT_FUNCTIONS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
 
 
 def _parts(criterion: Any) -> list[Any]:
     "The losses of the batch in a criterion: the penalties of a composite are none."
     parts = criterion.parts if isinstance(criterion, CompositeLoss) else [criterion]
-    return [part for part in parts if not isinstance(part, ParameterPenalty)]
+    return [part for part in parts if not isinstance(part, ParameterPenalty)] or [criterion]
 
 
-def _kind(loss: Any) -> tuple:
-    "What a single loss divides by, with what decides it."
-    reduction = getattr(loss, "reduction", "mean")
-    if reduction == "sum" or hasattr(loss, "denominator"):
-        return ("own", id(loss)) if hasattr(loss, "denominator") else ("sum",)
-    if isinstance(loss, _OF_LABELS):
-        return "labels", loss.ignore_index, None if loss.weight is None else tuple(loss.weight.tolist())
-    per_element = isinstance(loss, _PER_ELEMENT) or (isinstance(loss, nn.KLDivLoss) and reduction == "mean")
-    return ("elements",) if per_element else ("rows",)
+def _function(loss: Any) -> Any:
+    "The function behind a loss, where it is one."
+    return loss.function if isinstance(loss, FunctionLoss) else loss
+
+
+def _of_labels(loss: Any) -> tuple[Any, int] | None:
+    "Class weights and ignored label of a loss of class labels; None for another loss."
+    if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss, FocalLoss)):
+        return loss.weight, loss.ignore_index
+    if _function(loss) in (F.cross_entropy, F.nll_loss):
+        params = getattr(loss, "params", {})
+        return params.get("weight"), params.get("ignore_index", -100)
+    return None
+
+
+def _rows(outputs: torch.Tensor) -> int:
+    return len(outputs) if outputs.ndim else 1
 
 # %% ../nbs/07_training.ipynb #5e4f0ca9
 def labels_that_count(
@@ -238,17 +268,20 @@ def _is_zero(count: Any) -> bool:
     "Whether a denominator is known to be 0 (one that is a tensor on a device is not looked at)."
     return isinstance(count, (int, float)) and count == 0
 
-# %% ../nbs/07_training.ipynb #ce35bb4b
+# %% ../nbs/07_training.ipynb #fba8dd14
 def _for_labels(kind: str, **options: Any) -> Callable[[Any, torch.Tensor, torch.Tensor], Any]:
     "A metric for labels; its task and number of classes are read off the first outputs."
     def build(criterion: Any, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
         import torchmetrics
-        task = label_task(criterion, outputs)
-        size: dict[str, Any] = {"binary": {}, "multiclass": {"num_classes": outputs.shape[1] if outputs.ndim > 1 else 1},
-                "multilabel": {"num_labels": outputs.shape[-1]}}[task]
-        chosen = options if task == "multiclass" else {}
-        return getattr(torchmetrics, kind)(task=task, ignore_index=getattr(criterion, "ignore_index", None),
-                                           validate_args=False, **size, **chosen)
+        task, count = label_task(criterion, outputs), outputs.shape[1] if outputs.ndim > 1 else 1
+        least = options.get("top_k", 1)
+        if least > 1 and (task != "multiclass" or count < least):
+            raise ConfigError(f"top{least} needs one label out of at least {least} classes, and this is {task} with {count} output(s).",
+                              place="metrics")
+        size: dict[str, Any] = {"binary": {}, "multiclass": {"num_classes": count}, "multilabel": {"num_labels": count}}[task]
+        ignored = next((found[1] for part in _parts(criterion) if (found := _of_labels(part))), -100)
+        return getattr(torchmetrics, kind)(task=task, ignore_index=ignored, validate_args=False, **size,
+                                           **(options if task == "multiclass" else {}))
     return build
 
 
@@ -259,25 +292,30 @@ def _for_numbers(kind: str, **options: Any) -> Callable[[Any, torch.Tensor, torc
         return getattr(torchmetrics, kind)(**options)
     return build
 
-# %% ../nbs/07_training.ipynb #37e64085
+# %% ../nbs/07_training.ipynb #5b4b3519
 METRICS = Registry("metric", {
     "accuracy": _for_labels("Accuracy", average="micro"), "top5": _for_labels("Accuracy", average="micro", top_k=5),
     "f1": _for_labels("F1Score", average="macro"), "precision": _for_labels("Precision", average="macro"),
     "recall": _for_labels("Recall", average="macro"), "mae": _for_numbers("MeanAbsoluteError"), "mse": _for_numbers("MeanSquaredError"),
     "rmse": _for_numbers("MeanSquaredError", squared=False), "r2": _for_numbers("R2Score")})
-
-
-_YES_OR_NO = (nn.BCELoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss, nn.MultiLabelMarginLoss, nn.SoftMarginLoss)
+"""Metrics by name. An entry of your own is a function of all (outputs, targets) of a pass that gives a number."""
 
 
 def label_task(criterion: Any, outputs: torch.Tensor) -> str:
     """The kind of classification: `binary` (one output), `multilabel` (a yes or no for each) or `multiclass` (one of them)."""
     if outputs.ndim < 2 or outputs.shape[1] == 1:
         return "binary"
-    parts = criterion.modules() if isinstance(criterion, nn.Module) else [criterion]
-    return "multilabel" if any(isinstance(part, _YES_OR_NO) for part in parts) else "multiclass"
+    return "multilabel" if any(_gives_logits(part) is not None for part in _parts(criterion)) else "multiclass"
 
-# %% ../nbs/07_training.ipynb #bd03c148
+
+def _gives_logits(loss: Any) -> bool | None:
+    "For a loss of yes or no: whether it takes logits (True) or probabilities (False); None for another loss."
+    if isinstance(loss, nn.BCELoss) or _function(loss) is F.binary_cross_entropy:
+        return False
+    logits = isinstance(loss, (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss))
+    return True if logits or _function(loss) is F.binary_cross_entropy_with_logits else None
+
+# %% ../nbs/07_training.ipynb #ea66a50a
 class Measured:
     """One metric during a pass: a torchmetrics object that is updated, or a function that sees the whole pass at once."""
 
@@ -315,22 +353,39 @@ class Measured:
 
     def compute(self) -> float:
         """The value over all that was seen."""
-        if self.metric is not None:
-            return float(self.metric.compute())
-        return float(self.spec(*(torch.cat(part) for part in zip(*self.seen, strict=True))))
+        return _one_value(self.spec, self.metric.compute() if self.metric is not None else self.spec(*_joined(self.spec, self.seen)))
 
-# %% ../nbs/07_training.ipynb #7ced1859
+# %% ../nbs/07_training.ipynb #2623adf9
 def _is_torchmetric(spec: Any) -> bool:
     "Whether this is a metric of torchmetrics, told without importing it."
     return "torchmetrics" in sys.modules and isinstance(spec, sys.modules["torchmetrics"].Metric)
+
+
+def _one_value(spec: Any, value: Any) -> float:
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        raise ConfigError(f"{spec!r} gives {value.numel()} values, and a column of the history holds one: choose an average.",
+                          place="metrics")
+    return float(value)
+
+
+def _joined(spec: Any, seen: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    "All outputs and all targets of a pass."
+    try:
+        return [torch.cat(part) for part in zip(*seen, strict=True)]
+    except RuntimeError as error:
+        raise ConfigError(f"{spec!r} is given all outputs and targets of a pass at once, and these batches have different sizes besides "
+                          "the rows; use a metric of torchmetrics, which takes batch by batch.", place="metrics") from error
 
 
 def _for_metric(metric: Any, outputs: torch.Tensor, targets: torch.Tensor, criterion: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs and targets as a metric of labels takes them: probabilities for yes or no, class numbers otherwise."""
     name = type(metric).__name__
     if name.startswith(("Binary", "Multilabel")):
-        if not isinstance(criterion, nn.BCELoss):  # it alone takes probabilities; everything else takes logits
-            outputs = torch.sigmoid(outputs)
+        takes = [logits for part in _parts(criterion) if (logits := _gives_logits(part)) is not None]
+        if not takes:
+            raise ConfigError("a metric of yes or no must know whether the outputs are logits or probabilities, and this loss does "
+                              "not say. Use BCEWithLogitsLoss or BCELoss, or give a metric object of torchmetrics.", place="metrics")
+        outputs = torch.sigmoid(outputs) if takes[0] else outputs
         outputs = outputs.reshape(targets.shape) if outputs.numel() == targets.numel() else outputs
         targets = targets.round().long() if targets.is_floating_point() else targets
     elif name.startswith("Multiclass") and targets.is_floating_point():
@@ -356,7 +411,7 @@ def _load_measured(measured: Measured, state: Mapping[str, Any], device: Any) ->
             setattr(measured.metric, name, _to_device(value, device))
         measured.metric._update_count, measured.metric._computed = state["updates"], None
 
-# %% ../nbs/07_training.ipynb #2531bca6
+# %% ../nbs/07_training.ipynb #f1ff824e
 class _Kept:
     """Batches that wait to be looked at: `every` so many, or `most_bytes`, together cost a tenth of one by one."""
 
@@ -378,10 +433,14 @@ class _Kept:
 
     def add(self, loss: Any, outputs: Any, targets: Any) -> None:
         """Add a batch: its loss (a number, or a tensor on the device), the model's outputs and the targets."""
-        batch = [loss, _main_output(outputs).detach(), _main_output(targets)]
+        seen = _main_output(outputs).detach()
+        if isinstance(targets, torch.Tensor):
+            kept = targets.clone()  # a loader may fill the same tensor again
+        else:
+            kept = _main_output(targets) if self.metrics else targets
         if not self.kept:
-            self.room = min(self.every, 1 + self.most_bytes // (batch[1].nbytes + batch[2].nbytes + 1))
-        self.kept.append(batch)
+            self.room = min(self.every, 1 + self.most_bytes // (seen.nbytes + getattr(kept, "nbytes", 0) + 1))
+        self.kept.append([loss, seen, kept])
         if len(self.kept) >= self.room:
             self.flush()
 
@@ -463,15 +522,15 @@ class LossGuard:
             self.event.synchronize()
         return self.pinned is None or math.isfinite(self.pinned.item())
 
-# %% ../nbs/07_training.ipynb #4173384a
+# %% ../nbs/07_training.ipynb #830ecb80
 EVENTS = ("fit_start", "epoch_start", "batch_start", "loss_ready", "grads_ready", "step_end", "epoch_end", "fit_end")
 
 
 class Callback:
     """Something that happens during training: override the events you need; each gets the trainer.
 
-    In a callback you find `trainer.model`, `optimizer`, `epoch` (from 1), `step` (optimizer steps done), `batch`,
-    `inputs`, `targets`, `outputs`, `loss` and `history`; `trainer.should_stop = True` ends the training.
+    In a callback you find `trainer.model`, `optimizer`, `epoch` and `batch` (from 1), `step` (optimizer steps done),
+    `inputs`, `targets`, `outputs`, `loss` and `history`; `trainer.should_stop = True` ends the training after this epoch.
     """
 
     saved: tuple[str, ...] = ()  # attributes that a checkpoint keeps: numbers, strings, tensors, lists and dicts of them
@@ -494,7 +553,7 @@ class Callback:
         for name in self.saved:
             setattr(self, name, state[name])
 
-# %% ../nbs/07_training.ipynb #b2d9b0e1
+# %% ../nbs/07_training.ipynb #75785823
 class EarlyStopping(Callback):
     """Stop when a value has not improved for `patience` epochs, and go back to the weights of the best epoch."""
 
@@ -508,6 +567,7 @@ class EarlyStopping(Callback):
         restore_best: bool = True,  # give the model the weights of the best epoch at the end
         mode: str | None = None,  # "min" or "max"; None: "min" for losses and errors, "max" for the rest
     ):
+        _whole(patience, "EarlyStopping.patience", least=0)
         self.monitor, self.patience, self.min_delta, self.restore_best = monitor, patience, min_delta, restore_best
         self.sign = 1.0 if _best_mode(monitor, mode) == "min" else -1.0
         self.best, self.waited = math.inf, 0
@@ -516,17 +576,19 @@ class EarlyStopping(Callback):
     def fit_start(self, trainer: Any) -> None:
         if not trainer.resumed:
             self.best, self.waited, self.weights = math.inf, 0, None
-        trainer.should_stop = trainer.should_stop or self.waited >= self.patience
+        if self.monitor.startswith("val_") and trainer.val_batches is None:
+            raise ConfigError(f"{self.monitor} is watched: give fit a val_loader.", place="EarlyStopping")
+        trainer.should_stop = trainer.should_stop or 0 < self.waited >= self.patience
 
     def epoch_end(self, trainer: Any) -> None:
         value = self.sign * trainer.history[self.monitor][-1]
         self.waited = 0 if value < self.best - self.min_delta else self.waited + 1
         if self.waited == 0:
             self.best, self.weights = value, _copy_of_weights(trainer.model) if self.restore_best else None
-        trainer.should_stop = trainer.should_stop or self.waited >= self.patience
+        trainer.should_stop = trainer.should_stop or 0 < self.waited >= self.patience
 
     def fit_end(self, trainer: Any) -> None:
-        if self.weights is not None:
+        if self.weights is not None and not trainer.in_epoch:  # in the middle of an epoch the run is to go on
             trainer.model.load_state_dict(self.weights)
 
 # %% ../nbs/07_training.ipynb #5a049d40
@@ -546,9 +608,9 @@ def _say(text: str) -> bool:
         return False
     return True
 
-# %% ../nbs/07_training.ipynb #64b1bba8
+# %% ../nbs/07_training.ipynb #627057cc
 class ProgressBar(Callback):
-    """A tqdm bar over all optimizer steps, with the last epoch's results behind it (`verbose=1`)."""
+    """A tqdm bar over all batches, with the last epoch's results behind it (`verbose=1`)."""
 
     def __init__(self, every: float = 0.1):  # seconds between two updates
         self.every, self.shown = every, 0.0
@@ -593,7 +655,7 @@ class EpochLines(Callback):
         values = "  ".join(f"{name} {_format(value)}" for name, value in row.items() if name not in ("epoch", "seconds"))
         self.heard = self.heard and _say(f"epoch {row['epoch']}/{trainer.last_epoch}  {values}")
 
-# %% ../nbs/07_training.ipynb #20e10c09
+# %% ../nbs/07_training.ipynb #a8dd23c8
 class TensorBoardLogger(Callback):
     """Writes every column of the history for TensorBoard: `tensorboard --logdir FOLDER`."""
 
@@ -606,7 +668,7 @@ class TensorBoardLogger(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError("TensorBoardLogger needs the package tensorboard: pip install tensorboard") from error
-        self.writer = SummaryWriter(str(self.folder), purge_step=trainer.epoch)
+        self.writer = SummaryWriter(str(self.folder), purge_step=len(trainer.history) + 1)
 
     def epoch_end(self, trainer: Any) -> None:
         for name, value in trainer.history.rows[-1].items():
@@ -615,7 +677,7 @@ class TensorBoardLogger(Callback):
     def fit_end(self, trainer: Any) -> None:
         self.writer.close()
 
-# %% ../nbs/07_training.ipynb #ccf95f85
+# %% ../nbs/07_training.ipynb #30053fcb
 def _explain_failure(
     error: Exception,  # what the model or the loss raised
     trainer: Any,  # with the model, the criterion and the batch
@@ -623,12 +685,13 @@ def _explain_failure(
 ) -> None:
     """Raise a `ConfigError` that names the cause when it is a usual one; otherwise add the shapes to the error and return."""
     inputs, targets, outputs = trainer.inputs, trainer.targets, trainer.outputs
-    if outputs is None:
-        wrong = _wrong_inputs(trainer.model, inputs)
-    else:
+    said, wrong = str(error).splitlines()[0] if str(error) else type(error).__name__, None
+    if outputs is not None and isinstance(error, (RuntimeError, ValueError, IndexError)):
         wrong = wrong_targets(trainer.criterion, outputs, targets)
+    elif isinstance(error, RuntimeError) and any(word in said for word in ("shape", "size", "dtype", "channels", "xpected")):
+        wrong = _wrong_inputs(trainer.model, inputs)
     if wrong:
-        raise ConfigError(wrong, place=place) from error
+        raise ConfigError(f"{wrong} (The error was: {said})", place=place) from error
     told = ", ".join(f"{name} {_shape(value)}" for name, value in [("inputs", inputs), ("targets", targets), ("outputs", outputs)])
     error.add_note(f"This was {place}: {told}.")
 
@@ -658,30 +721,42 @@ def _wrong_inputs(model: Any, inputs: Any) -> str | None:
         return f"inputs have shape {shape}, and the first layer, {first}, takes {channels} channels: (batch, {channels}, ...)."
     return None
 
-# %% ../nbs/07_training.ipynb #8071b363
+# %% ../nbs/07_training.ipynb #e964dc8a
 def wrong_targets(criterion: Any, outputs: Any, targets: Any) -> str | None:
     """What is wrong with targets for these outputs, in a sentence, or None: labels out of range, kinds, shapes."""
     if not (isinstance(outputs, torch.Tensor) and isinstance(targets, torch.Tensor)):
         return None
-    name, shapes = type(criterion).__name__, (tuple(outputs.shape), tuple(targets.shape))
-    if isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)):
-        classes = outputs.shape[1] if outputs.ndim > 1 else len(outputs)
-        if shapes[0] != shapes[1] and targets.dtype != torch.int64:
-            return f"{name} takes labels as int64 class numbers, and these are {_shape(targets)}: use targets.long()."
-        if targets.dtype == torch.int64 and shapes[0] == shapes[1] and outputs.ndim > 1:
-            return f"{name} takes class numbers of shape {shapes[1][:1]}, and these look one-hot, {shapes[1]}: use targets.argmax(1)."
-        if targets.dtype == torch.int64 and targets.numel():
-            bad = (targets != criterion.ignore_index) & ((targets < 0) | (targets >= classes))
-            if bad.any():
-                row, label = int(bad.flatten().nonzero()[0]), int(targets[bad][0])
-                return (f"labels must lie from 0 to {classes - 1}, for the model has {classes} outputs, and row {row} holds {label}. "
-                        "Give the model an output for every class, or number the classes from 0.")
-    elif isinstance(criterion, _PER_ELEMENT) and shapes[0] != shapes[1]:
-        return (f"outputs have shape {shapes[0]} and targets {shapes[1]}; {name} compares them element by element and needs equal "
-                "shapes. targets.unsqueeze(1) or outputs.squeeze(1) adds or drops a dimension of 1.")
-    elif isinstance(criterion, (nn.BCELoss, nn.BCEWithLogitsLoss)) and not targets.is_floating_point():
-        return f"{name} takes targets as floats, 0.0 or 1.0, and these are {_shape(targets)}: use targets.float()."
+    for loss in _parts(criterion):
+        name, equal = getattr(_function(loss), "__name__", type(loss).__name__), outputs.shape == targets.shape
+        if found := _of_labels(loss):
+            if wrong := _wrong_labels(name, outputs, targets, found[1]):
+                return wrong
+        elif (isinstance(loss, _PER_ELEMENT) or _function(loss) in _ELEMENT_FUNCTIONS) and not equal:
+            return (f"outputs have shape {tuple(outputs.shape)} and targets {tuple(targets.shape)}; {name} compares them element by "
+                    "element and needs equal shapes. targets.unsqueeze(1) or outputs.squeeze(1) adds or drops a dimension of 1.")
+        elif _gives_logits(loss) is not None and not targets.is_floating_point():
+            return f"{name} takes targets as floats, 0.0 or 1.0, and these are {_shape(targets)}: use targets.float()."
     return None
+
+# %% ../nbs/07_training.ipynb #c2012b7e
+def _wrong_labels(name: str, outputs: torch.Tensor, targets: torch.Tensor, ignored: int) -> str | None:
+    "What is wrong with class labels for a loss like cross-entropy."
+    classes, equal = outputs.shape[1] if outputs.ndim > 1 else len(outputs), outputs.shape == targets.shape
+    if not equal and targets.dtype != torch.int64:
+        return f"{name} takes labels as int64 class numbers, and these are {_shape(targets)}: use targets.long()."
+    if targets.dtype != torch.int64:
+        return None
+    wanted, given = tuple(targets.shape)[:1], tuple(targets.shape)
+    if outputs.ndim > 1 and equal:
+        return f"{name} takes class numbers of shape {wanted}, and these look one-hot, {given}: use targets.argmax(1)."
+    if outputs.ndim == 2 and targets.ndim == 2:
+        return f"{name} takes class numbers of shape {wanted}, and these have {given}: use targets.squeeze(1)."
+    bad = (targets != ignored) & ((targets < 0) | (targets >= classes))
+    if not bad.any():
+        return None
+    row, label = int(bad.flatten().nonzero()[0]), int(targets[bad][0])
+    return (f"labels must lie from 0 to {classes - 1}, for the model has {classes} outputs, and row {row} holds {label}. "
+            "Give the model an output for every class, or number the classes from 0.")
 
 # %% ../nbs/07_training.ipynb #329c0c20
 def _why_not_finite(trainer: Any) -> str:
@@ -710,7 +785,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _tensors(item)
 
-# %% ../nbs/07_training.ipynb #8d355150
+# %% ../nbs/07_training.ipynb #645626f9
 @dataclass(eq=False, repr=False)
 class _Setup:
     """What a trainer is given."""
@@ -737,29 +812,38 @@ class _Setup:
     def __post_init__(self) -> None:
         self.device = torch.device(self.device) if self.device is not None else default_device()
         self.specs = _metric_specs(self.metrics)
+        self.callbacks = [self.callbacks] if isinstance(self.callbacks, Callback) else list(self.callbacks)
         _check_setup(self)
         _prepare(self)
 
-# %% ../nbs/07_training.ipynb #935ecd12
+# %% ../nbs/07_training.ipynb #6207cda5
 def _metric_specs(metrics: Any) -> dict[str, Any]:
     "Metrics by name: of a dict, or of a list of names, torchmetrics objects and functions."
     if isinstance(metrics, Mapping):
-        found = dict(metrics)
+        pairs = list(metrics.items())
     else:
-        found = {}
-        for spec in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
-            found[spec if isinstance(spec, str) else getattr(spec, "__name__", type(spec).__name__).lower()] = spec
-    for name, spec in found.items():
+        alone = isinstance(metrics, str) or callable(metrics)
+        pairs = [(spec if isinstance(spec, str) else getattr(spec, "__name__", type(spec).__name__).lower(), spec)
+                 for spec in ([metrics] if alone else metrics)]
+    found: dict[str, Any] = {}
+    for name, spec in pairs:
+        place = f"metrics[{name!r}]"
+        if name in ("loss", "lr", "epoch", "seconds") or name.startswith("val_"):
+            raise ConfigError("this is the name of another column of the history; choose another.", place=place)
+        if name in found:
+            raise ConfigError("two metrics have this name: give a dict with a name for each.", place=place)
         if isinstance(spec, str):
-            METRICS[spec]  # raises ConfigError for an unknown name
-        elif not callable(spec):
-            raise ConfigError(f"a metric is a name, a torchmetrics object or a function, not {spec!r}.", place=f"metrics[{name!r}]",
+            entry = METRICS[spec]  # raises ConfigError for an unknown name
+            spec = entry if len(inspect.signature(entry).parameters) == 2 else spec
+        elif not callable(spec) or type(spec).__name__ == "MetricCollection":
+            raise ConfigError(f"a metric is a name, a single torchmetrics object or a function, not {spec!r:.60}.", place=place,
                               accepted=sorted(METRICS))
+        found[name] = spec
     return found
 
-# %% ../nbs/07_training.ipynb #8748b9d4
+# %% ../nbs/07_training.ipynb #e456d3cc
 def _whole(value: Any, place: str, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ConfigError(f"must be a whole number of at least {least}, not {value!r}.", place=place)
 
 
@@ -772,7 +856,7 @@ def _positive(value: Any, place: str) -> None:
     if value is not None and not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
         raise ConfigError(f"must be a number above 0, or None, not {value!r}.", place=place)
 
-# %% ../nbs/07_training.ipynb #f4af41d2
+# %% ../nbs/07_training.ipynb #3fd2164c
 def _check_setup(t: _Setup) -> None:
     """Raise `ConfigError` for arguments of a trainer that cannot work, or not together."""
     if not isinstance(t.model, nn.Module):
@@ -785,6 +869,9 @@ def _check_setup(t: _Setup) -> None:
     if isinstance(t.accumulate, int) and t.accumulate > 1 and t.loss_reduction == "mean" and divides_by(t.criterion) == "parts":
         raise ConfigError("the parts of the composite loss divide by different numbers, so batches cannot be accumulated exactly; use "
                           "accumulate=1, or parts with the same weights, ignored label and reduction.", place="accumulate")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in t.model.parameters()):
+        raise ConfigError("it has lazy layers that do not know their sizes yet: call it once with a batch, then make the optimizer.",
+                          place="model")
     _check_optimizer(t)
     _check_scheduler(t)
     for name in ("accumulate", "keep"):
@@ -821,7 +908,7 @@ def _check_optimizer(t: _Setup) -> None:
     if clips and (t.clip_norm or t.clip_value):
         raise ConfigError(f"the optimizer clips already ({clips}); clip in one place.", place="clip_norm" if t.clip_norm else "clip_value")
 
-# %% ../nbs/07_training.ipynb #709d7a97
+# %% ../nbs/07_training.ipynb #414182e0
 def _check_scheduler(t: _Setup) -> None:
     if t.scheduler_interval is not None:
         _one_of(t.scheduler_interval, ["step", "epoch"], "scheduler_interval")
@@ -832,13 +919,22 @@ def _check_scheduler(t: _Setup) -> None:
                           place="scheduler")
     if getattr(t.scheduler, "optimizer", t.optimizer) is not t.optimizer:
         raise ConfigError("it steers another optimizer than the one given; make it with this optimizer.", place="scheduler")
-    if isinstance(t.scheduler, lr_scheduler.ReduceLROnPlateau) and t.scheduler.mode != "min":
-        raise ConfigError('ReduceLROnPlateau gets the validation loss, which is best low: use mode="min".', place="scheduler")
+    plateau = isinstance(t.scheduler, lr_scheduler.ReduceLROnPlateau)
+    if plateau and (t.scheduler.mode != "min" or t.scheduler_interval == "step"):
+        raise ConfigError('ReduceLROnPlateau gets the validation loss after each epoch, which is best low: use mode="min" and no '
+                          "scheduler_interval.", place="scheduler")
+    if getattr(t.optimizer, "follows", None) is not None:
+        raise ConfigError("the optimizer follows a schedule of its own (its learning_rate is a function of the step); give one of the two.",
+                          place="scheduler")
 
-# %% ../nbs/07_training.ipynb #a06b4d74
+# %% ../nbs/07_training.ipynb #1bd967c2
 def steps_with(scheduler: Any, interval: str | None = None) -> str:
     """When a scheduler is stepped: after each optimizer `step` or after each `epoch`; `interval` decides where it is given."""
-    by_kind = "step" if isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)) else "epoch"
+    inner = {steps_with(part) for part in getattr(scheduler, "_schedulers", [])}
+    if len(inner) == 2 and interval is None:
+        raise ConfigError("it joins schedulers that count steps with others that count epochs: say which with scheduler_interval.",
+                          place="scheduler")
+    by_kind = "step" if isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)) or inner == {"step"} else "epoch"
     return interval or str(getattr(scheduler, "interval", by_kind))
 
 # %% ../nbs/07_training.ipynb #88340157
@@ -856,7 +952,10 @@ def _prepare(t: Any) -> None:
     t.meter, t.val_meter = (Meter(t.specs, t.criterion, t.divides) for _ in range(2))
     t.history, t.pending, t.guard, t.resumed = History(), None, LossGuard(), False
 
-# %% ../nbs/07_training.ipynb #7c1c5af5
+# %% ../nbs/07_training.ipynb #9fa23be1
+_PLAIN = contextlib.nullcontext()
+
+
 class _State(_Setup):
     """What a trainer works with, and what changes on the way."""
 
@@ -887,8 +986,15 @@ class _State(_Setup):
     interrupted = False  # Ctrl-C was pressed
     resumed = False
     pending: Any = None  # a state whose loaders are not there yet
+    busy = False  # inside a step, where the state is not whole
+    to_save: Any = None  # where the state goes as soon as the step is over
 
-# %% ../nbs/07_training.ipynb #a8196def
+    @property
+    def batch(self) -> int:
+        """The batch of the epoch that is in progress, from 1."""
+        return self.batches.position
+
+# %% ../nbs/07_training.ipynb #ae9db61d
 class _Steps(_State):
     """One batch forward, and what the callbacks are told."""
 
@@ -902,21 +1008,22 @@ class _Steps(_State):
 
     def _take(self, batch: Any, place: str) -> None:
         "The batch onto the device."
+        self.busy = True
         inputs, targets = split_batch(batch, place)
         self.inputs, self.targets, self.outputs = _to_device(inputs, self.device), _to_device(targets, self.device), None
 
     def _forward(self, place: str, first: bool) -> None:
         "Outputs and loss of the batch."
         try:
-            with torch.autocast(self.device.type, self.amp_dtype) if self.use_amp else contextlib.nullcontext():
+            with torch.autocast(self.device.type, self.amp_dtype) if self.use_amp else _PLAIN:
                 self.outputs = _call_model(self.model, self.inputs)
                 wrong = wrong_targets(self.criterion, self.outputs, self.targets) if first else None
                 self.loss = None if wrong else self.criterion(self.outputs, self.targets)
         except Exception as error:
             _explain_failure(error, self, self._where(place))
             raise
-        if wrong or self.loss.ndim and self.loss.numel() != 1:
-            raise ConfigError(wrong or f"the loss must be one number, and it has shape {tuple(self.loss.shape)}: take its mean.",
+        if wrong or not isinstance(self.loss, torch.Tensor) or self.loss.numel() != 1:
+            raise ConfigError(wrong or f"the loss must be a tensor with one number, and it is {_shape(self.loss)}.",
                               place=self._where(place))
 
 # %% ../nbs/07_training.ipynb #8cfb053e
@@ -953,12 +1060,15 @@ class _Gradients(_Steps):
             raise _not_finite(self)
         return value
 
-# %% ../nbs/07_training.ipynb #afd0bcdd
+# %% ../nbs/07_training.ipynb #e479dcb0
 class _Updates(_Gradients):
     """Gradients of one batch or several, and a step with them."""
 
     def _backward(self) -> None:
         "Add this batch's gradients, weighted by its denominator: then several batches count like their union."
+        if not self.loss.requires_grad:
+            raise ConfigError("the loss depends on no parameter that requires a gradient, so nothing can be learned: are all frozen?",
+                              place="model")
         if self.micro == 0:
             self.optimizer.zero_grad()
             self.weight, self.unit = 0.0, None
@@ -975,12 +1085,15 @@ class _Updates(_Gradients):
 
     def _update(self) -> None:
         "Average, clip, step, schedule."
+        self.micro = 0
+        if self.accumulate > 1 and not self._parameters():
+            return  # every label of the window was ignored
         self._average()
         self.emit("grads_ready")
         self._clip()
-        self.micro, self.learning_rate = 0, float(self.optimizer.param_groups[0]["lr"])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.scaler.update()
         if self.scaler.get_scale() < scale:
             return  # the gradients overflowed, the scaler left the step out, and the schedule waits too
@@ -989,10 +1102,10 @@ class _Updates(_Gradients):
         if self.interval == "step":
             self.scheduler.step()
 
-# %% ../nbs/07_training.ipynb #b3506344
+# %% ../nbs/07_training.ipynb #8514699d
 def _not_finite(trainer: Any) -> NonFiniteLoss:
     """The error for a loss that is NaN or infinite, with the place, the cause and what to try."""
-    grads = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+    grads = [p.grad for p in trainer._parameters()]
     norm = float(nn.utils.get_total_norm(grads)) if grads else math.nan
     rate, batch = float(trainer.optimizer.param_groups[0]["lr"]), trainer.batches.position
     late = ", or in the one before," if trainer.device.type == "cuda" else ""
@@ -1002,14 +1115,15 @@ def _not_finite(trainer: Any) -> NonFiniteLoss:
                          f"try a smaller learning rate, a warmup or clip_norm=1.0.{saved}",
                          step=trainer.step, epoch=trainer.epoch, batch=batch, learning_rate=rate, gradient_norm=norm)
 
-# %% ../nbs/07_training.ipynb #5c7a255b
+# %% ../nbs/07_training.ipynb #a3b89ea5
 class _Saves(_Updates):
     """The whole state, into a checkpoint and back."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as tensors, numbers, strings, lists and dicts."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "scheduler": None if self.scheduler is None else self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
+        if self.busy:
+            raise CheckpointError("the state is not whole in the middle of a step; trainer.save(path) waits for the step's end.")
+        return {**{name: part.state_dict() for name, part in _stateful(self).items()},
                 "callbacks": [callback.state_dict() for callback in self.callbacks],
                 "batches": self.batches and self.batches.state_dict(), "val_batches": self.val_batches and self.val_batches.state_dict(),
                 "meter": _meter_state(self.meter) if self.in_epoch else None, "history": self.history.rows, "kinds": _kinds(self),
@@ -1018,22 +1132,34 @@ class _Saves(_Updates):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state, all of it or (`CheckpointError`) none; the next `fit` goes on from there."""
         _check_state(self, state)
-        before = copy.deepcopy({name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler", "scaler")
-                                if getattr(self, name) is not None})
+        before = copy.deepcopy({name: part.state_dict() for name, part in _stateful(self).items()})
+        callbacks = copy.deepcopy([callback.state_dict() for callback in self.callbacks])
         try:
-            for name in before:
-                getattr(self, name).load_state_dict(copy.deepcopy(state[name]))  # or an optimizer would adopt its tensors
+            _load_parts(self, state, state["callbacks"])
         except Exception as error:
-            for name, old in before.items():
-                getattr(self, name).load_state_dict(old)
-            raise CheckpointError(f"the state does not fit this trainer, which is left as it was: {error}") from error
-        for callback, own in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(own)
+            _load_parts(self, before, callbacks)
+            raise CheckpointError("the state does not fit this trainer, which is left as it was: "
+                                  f"{type(error).__name__}: {error}") from error
         self.__dict__.update(state["counters"])
         self.history = History(state["history"])
         self.pending = state
 
-# %% ../nbs/07_training.ipynb #97f1d5c9
+# %% ../nbs/07_training.ipynb #7915c301
+def _stateful(trainer: Any) -> dict[str, Any]:
+    "The parts of a trainer that have a state: criteria may have parameters, too."
+    parts = {"model": trainer.model, "criterion": trainer.criterion, "optimizer": trainer.optimizer, "scheduler": trainer.scheduler,
+             "scaler": trainer.scaler}
+    return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+
+def _load_parts(trainer: Any, state: Mapping[str, Any], callbacks: Sequence[Mapping[str, Any]]) -> None:
+    "Load copies, because an optimizer adopts the tensors it is given."
+    for name, part in _stateful(trainer).items():
+        part.load_state_dict(copy.deepcopy(state[name]))
+    for callback, own in zip(trainer.callbacks, callbacks, strict=True):
+        callback.load_state_dict(copy.deepcopy(own))
+
+
 _COUNTERS = ("epoch", "step", "in_epoch", "learning_rate", "best_score")
 
 
@@ -1057,22 +1183,27 @@ def _check_state(trainer: Any, state: Mapping[str, Any]) -> None:
     for name, kind in _kinds(trainer).items():
         if kind != state["kinds"][name]:
             raise CheckpointError(f"the state was saved with {name} {state['kinds'][name]!r}, and this trainer has {kind!r}. "
-                                  "Nothing was changed; make the trainer as it was.")
+                                  "Nothing was changed; make the trainer as it was. (The weights alone: "
+                                  'model.load_state_dict(read_checkpoint(path)["model"]).)')
 
-# %% ../nbs/07_training.ipynb #1ba2bc46
+# %% ../nbs/07_training.ipynb #d5e8a39e
 class _Moments(_Saves):
     """When the state is saved."""
 
     def _pause(self) -> bool:
         "Between two steps: save when it is time to; True when the run is to stop here."
+        self.busy = False
+        if self.to_save is not None:
+            path, self.to_save = self.to_save, None
+            write_checkpoint(self.state_dict(), path)
         if self.folder and (self.interrupted or self.checkpoint_every and self.step % self.checkpoint_every == 0):
             self._settle()
             self.folder.save(self.state_dict(), self.step)
         return self.interrupted
 
     def _save_epoch(self, score: float) -> None:
-        best = score < self.best_score
-        self.best_score = min(score, self.best_score)
+        best = score < self.best_score  # False for NaN
+        self.best_score = score if best else self.best_score
         if self.folder:
             self.folder.save(self.state_dict(), self.step, best)
 
@@ -1081,7 +1212,7 @@ class _Moments(_Saves):
         if not self.guard.settled():
             raise _not_finite(self)
 
-# %% ../nbs/07_training.ipynb #ea205bc5
+# %% ../nbs/07_training.ipynb #1bec24e2
 class _Passes(_Moments):
     """A pass over the training data, and one over validation data."""
 
@@ -1101,21 +1232,24 @@ class _Passes(_Moments):
                     return False
         if self.micro:
             self._update()  # the last window may be smaller
+            self._pause()
         return True
 
     @torch.no_grad()
     def _evaluate(self, loader: Any, place: str) -> dict[str, float]:
         "Loss and metrics in eval mode; afterwards every module is in the mode it was in."
-        meter, first = self.val_meter, True
+        meter, first, busy = self.val_meter, True, self.busy
         meter.reset()
+        held = self.inputs, self.targets, self.outputs, self.loss  # of the training batch, when a callback asks for this
         with _eval_mode(self.model):
             for batch in loader:
                 self._take(batch, place)
                 self._forward(place, first)
                 meter.add(self.loss.detach().double() if self.loss.is_cuda else self.loss.item(), self.outputs, self.targets)
                 first = False
+        (self.inputs, self.targets, self.outputs, self.loss), self.busy = held, busy
         if first:
-            raise _empty(loader, place)
+            raise _empty(getattr(loader, "loader", loader), place)
         return meter.results()
 
 # %% ../nbs/07_training.ipynb #b9eace95
@@ -1137,7 +1271,7 @@ def _empty(loader: Any, place: str) -> ConfigError:
         "check that its data is not empty, and drop_last with a batch size above the number of rows"
     return ConfigError(f"gave no batch: {once}.", place=place)
 
-# %% ../nbs/07_training.ipynb #c11c3ff0
+# %% ../nbs/07_training.ipynb #3dc90e83
 class _Epochs(_Passes):
     """One epoch: train, validate, schedule, write down, save."""
 
@@ -1146,9 +1280,17 @@ class _Epochs(_Passes):
         if not self.in_epoch:
             self.epoch, self.in_epoch = self.epoch + 1, True
             self.meter.reset()
+            self.batches.set_epoch(self.epoch)
             self.emit("epoch_start")
-        if not self._train_pass():
-            return  # interrupted: the state is saved, and the epoch goes on with resume=True
+        try:
+            if not self._train_pass():
+                return  # interrupted: the state is saved, and the epoch goes on with resume=True
+        except RuntimeError:
+            if not self.interrupted or self.busy:
+                raise
+            self._pause()  # Ctrl-C reached the loader's workers, too, and they are gone
+            return
+        self.busy = False
         if self.batches.position == 0:
             raise _empty(self.batches.loader, "train_loader")
         self._settle()
@@ -1166,7 +1308,7 @@ class _Epochs(_Passes):
         self.emit("epoch_end")
         self._save_epoch(row.get("val_loss", row["loss"]))
 
-# %% ../nbs/07_training.ipynb #0d16e35b
+# %% ../nbs/07_training.ipynb #d6e0def2
 def _begin(t: Any, train_loader: Any, val_loader: Any, epochs: int, verbose: int, resume: bool | str) -> None:
     "Check what `fit` was given, take up a checkpoint if that is wanted, and make everything ready."
     _whole(epochs, "epochs")
@@ -1178,7 +1320,7 @@ def _begin(t: Any, train_loader: Any, val_loader: Any, epochs: int, verbose: int
     if val_loader is None and t.interval == "epoch" and isinstance(t.scheduler, lr_scheduler.ReduceLROnPlateau):
         raise ConfigError("ReduceLROnPlateau watches the validation loss: give fit a val_loader.", place="scheduler")
     t.batches, t.val_batches = Batches(train_loader), Batches(val_loader) if val_loader is not None else None
-    t.should_stop = t.interrupted = False
+    t.should_stop = t.interrupted = t.busy = False
     _find_checkpoint(t, resume)
     t.resumed = t.pending is not None
     if t.resumed:
@@ -1189,38 +1331,39 @@ def _begin(t: Any, train_loader: Any, val_loader: Any, epochs: int, verbose: int
             seed_everything(t.seed)
     t.last_epoch = epochs if resume else len(t.history) + epochs
     t.guard = LossGuard()
-    t.model.train()
+    if not any(module.training for module in t.model.modules()):
+        t.model.train()  # else some layers are frozen on purpose
     shown: list[list[Callback]] = [[], [ProgressBar()], [EpochLines()]]
     heard = [*t.callbacks, *shown[verbose]]
     t.listeners = {event: [getattr(c, event) for c in heard if getattr(type(c), event) is not getattr(Callback, event)] for event in EVENTS}
 
-# %% ../nbs/07_training.ipynb #5d39058f
+# %% ../nbs/07_training.ipynb #eac280ea
 def _find_checkpoint(t: Any, resume: bool | str) -> None:
     "Load the newest checkpoint when a run goes on; refuse a folder that holds somebody else's."
-    if resume and t.folder is None:
+    if resume and t.folder is None and t.pending is None:
         raise ConfigError("there is no folder to resume from: make the trainer with checkpoint_dir.", place="resume")
     if resume:
         if resume != "approximate":
             check_replayable(t.batches.loader)
-        found = t.folder.newest()
+        found = t.folder.newest() if t.folder is not None else None
         if found is not None:
             try:
                 t.load_state_dict(found[1])
             except CheckpointError as error:
                 raise CheckpointError(f"{found[0]}: {error}") from error
     elif t.folder is not None:
-        if not t.history.rows and t.folder.paths():
-            raise ConfigError(f"{t.folder.folder} holds checkpoints of an earlier run ({t.folder.paths()[0].name}), which this one would "
+        if later := t.folder.paths(after=t.step if t.history.rows or t.in_epoch else -1):
+            raise ConfigError(f"{t.folder.folder} holds checkpoints of an earlier run ({later[0].name}), which this one would "
                               "replace: go on from them with resume=True, or give another folder.", place="checkpoint_dir")
         try:
             check_replayable(t.batches.loader)
         except NotExactlyResumable as error:
             warnings.warn(f"{error} Checkpoints are written all the same.", CheckpointWarning, stacklevel=5)
 
-# %% ../nbs/07_training.ipynb #e4785d32
+# %% ../nbs/07_training.ipynb #93594ff7
 def _take_up(t: Any, approximate: bool) -> None:
     "Put loaders and the meter where the checkpoint left them."
-    state, t.pending = t.pending, None
+    state = t.pending
     if not approximate:
         check_replayable(t.batches.loader)
     if t.in_epoch:
@@ -1229,6 +1372,7 @@ def _take_up(t: Any, approximate: bool) -> None:
         t.val_batches.load_state_dict(state["val_batches"], exact=not approximate)
     if state["batches"] is not None:  # None in the state of a trainer that never trained
         t.batches.load_state_dict(state["batches"], exact=not approximate)
+    t.pending = None
 
 # %% ../nbs/07_training.ipynb #6aff2d56
 @contextlib.contextmanager
@@ -1250,7 +1394,7 @@ def _interruptible(t: Any) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/07_training.ipynb #f2ca74b4
+# %% ../nbs/07_training.ipynb #db70a5f8
 def _only_inputs(batch: Any) -> Any:
     "The inputs of a batch that may come without targets."
     if isinstance(batch, torch.Tensor):
@@ -1267,15 +1411,21 @@ def _predict(t: Any, loader: Any) -> torch.Tensor:
     with _eval_mode(t.model):
         for batch in loader:
             inputs = _only_inputs(batch)
-            with torch.autocast(t.device.type, t.amp_dtype) if t.use_amp else contextlib.nullcontext():
+            with torch.autocast(t.device.type, t.amp_dtype) if t.use_amp else _PLAIN:
                 found.append(_main_output(_call_model(t.model, _to_device(inputs, t.device))).cpu())
     if not found:
         raise _empty(loader, "loader")
     return torch.cat(found)
 
-# %% ../nbs/07_training.ipynb #a200ac2a
+# %% ../nbs/07_training.ipynb #803b8bdd
 class Trainer(_Epochs):
-    """Trains, validates and resumes a model; see the fields above for its arguments."""
+    """Trains, validates and resumes a model.
+
+    Arguments, in this order or by name: model, criterion, optimizer, scheduler, device, metrics, use_amp, amp_dtype, clip_norm,
+    clip_value, accumulate, loss_reduction, callbacks, checkpoint_dir, checkpoint_every, keep, seed, scheduler_interval;
+    `_Setup` in this module says what each is. With `accumulate=k` the gradients equal those of the joined batches, except
+    through batch norm, which normalises each batch by itself. Bad arguments raise `ConfigError`.
+    """
 
     def fit(
         self,
@@ -1285,11 +1435,16 @@ class Trainer(_Epochs):
         verbose: int = 1,  # 0: nothing, 1: a progress bar, 2: a line for each epoch
         resume: bool | str = False,  # go on from the newest checkpoint; "approximate": also where batches cannot be replayed
     ) -> History:
-        """Train, and return the history. Ctrl-C ends it after the step, with a checkpoint."""
+        """Train, and return the history. Ctrl-C ends it after the step, with a checkpoint; a second one raises.
+
+        A resumed run takes everything from the checkpoint, the learning rate too, and ends with the bits of a run that was
+        never stopped: with the same versions, threads and device, and if the data depends on no random numbers but the
+        global ones and those of generators that the loader, its samplers or its datasets hold as attributes.
+        """
         _begin(self, train_loader, val_loader, epochs, verbose, resume)
         with _interruptible(self):
-            self.emit("fit_start")
             try:
+                self.emit("fit_start")
                 while len(self.history) < self.last_epoch and not self.should_stop:
                     self._epoch()
             except BaseException:
@@ -1308,7 +1463,10 @@ class Trainer(_Epochs):
         return _predict(self, loader)
 
     def save(self, path: str | Path) -> Path:
-        """Write the whole state into a file."""
+        """Write the whole state into a file; called by a callback within a step, it does so when the step is over."""
+        if self.busy:
+            self.to_save = path
+            return Path(path)
         return write_checkpoint(self.state_dict(), path)
 
     def load(self, path: str | Path) -> None:

@@ -291,6 +291,247 @@ def test_a_folder_of_another_run_is_not_written_over(tmp_path):
         small().fit(data(), resume=True)
 
 
+def test_going_back_to_an_older_state_needs_another_folder(tmp_path):
+    trainer = small(tmp_path / "run")
+    trainer.fit(data(), epochs=1, verbose=0)
+    early = trainer.save(tmp_path / "early.pt")
+    trainer.fit(data(), epochs=9, verbose=0)
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+    again = small(tmp_path / "run")
+    again.load(early)
+    with pytest.raises(ConfigError, match="holds checkpoints of an earlier run .step-00000030.pt"):
+        again.fit(data(), epochs=3, verbose=0)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == names
+    elsewhere = small(tmp_path / "other")
+    elsewhere.load(early)
+    assert len(elsewhere.fit(data(), epochs=3, verbose=0)) == 4
+
+
+def test_a_file_just_written_is_never_the_one_that_goes(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=1)
+    (tmp_path / "step-00000050.pt").write_bytes(b"damaged")
+    folder.save({"a": 1}, 40)
+    folder.save({"a": 2}, 45)
+    assert [p.name for p in folder.paths()] == ["step-00000050.pt", "step-00000045.pt"]
+
+
+@pytest.mark.parametrize("event", ["epoch_start", "batch_start", "loss_ready", "grads_ready", "step_end", "epoch_end"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_saving_from_a_callback_waits_for_the_steps_end(event, accumulate, tmp_path):
+    class Save(Callback):
+        def once(self, trainer):
+            if trainer.epoch == 2 and trainer.batches.position in (0, 2) and not (tmp_path / "a.pt").exists():
+                assert trainer.save(tmp_path / "a.pt") == tmp_path / "a.pt"
+
+    setattr(Save, event, Save.once)
+
+    def make(*callbacks):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.2), nn.Linear(5, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return Trainer(model, nn.CrossEntropyLoss(), optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=40),
+                       device="cpu", accumulate=accumulate, callbacks=callbacks, seed=3)
+
+    whole = make(Save())
+    whole.fit(data(40, shuffle=True, seed=1), epochs=4, verbose=0)
+    again = make(Save())
+    again.load(tmp_path / "a.pt")
+    again.fit(data(40, shuffle=True, seed=1), epochs=4 - len(again.history), verbose=0)
+    assert same(weights(again), weights(whole)) and again.history["loss"] == whole.history["loss"]
+
+
+def test_the_state_in_the_middle_of_a_step_is_refused():
+    class Ask(Callback):
+        def batch_start(self, trainer):
+            trainer.state_dict()
+
+    with pytest.raises(CheckpointError, match="not whole in the middle of a step"):
+        small(callbacks=[Ask()]).fit(data(), verbose=0)
+
+
+def test_the_best_survives_a_loss_that_is_nan(tmp_path):
+    trainer = small(tmp_path)
+    scores, real = iter([0.5, float("nan"), 0.9, 0.8]), trainer._save_epoch
+    trainer._save_epoch = lambda score: real(next(scores))
+    trainer.fit(data(), epochs=4, verbose=0)
+    assert read_checkpoint(tmp_path / "best.pt")["counters"]["epoch"] == 1
+
+
+class Stop(Callback):
+    """Interrupts after a step of an epoch."""
+
+    def __init__(self, epoch=2, step=1):
+        self.at = epoch, step
+
+    def step_end(self, trainer):
+        if (trainer.epoch, trainer.batches.position) == self.at:
+            trainer.interrupted = trainer.should_stop = True
+
+
+def stopped_and_resumed(make, tmp_path, loader=lambda: data(40, shuffle=True, seed=1), epochs=4):
+    """Weights and losses of an uninterrupted run, and of one that was stopped in the middle of its second epoch."""
+    ends = []
+    for folder, stop, resume in [("whole", Stop(99), False), ("cut", Stop(2, 2), False), ("cut", Stop(99), True)]:
+        trainer = make(tmp_path / folder, stop)
+        trainer.fit(loader(), data(), epochs=epochs, verbose=0, resume=resume)
+        ends.append((weights(trainer), trainer.history["loss"]))
+    assert len(ends[1][1]) == 1
+    return ends[0], ends[2]
+
+
+def test_early_stopping_does_not_restore_in_the_middle_of_an_epoch(tmp_path):
+    from nnlearn.training import EarlyStopping
+
+    def make(folder, stop):
+        trainer = small(folder, callbacks=[stop, EarlyStopping(patience=50)])
+        trainer.optimizer.param_groups[0]["lr"] = 0.05
+        return trainer
+
+    whole, resumed = stopped_and_resumed(make, tmp_path)
+    assert same(whole[0], resumed[0]) and whole[1] == resumed[1]
+    trainer = make(tmp_path / "x", Stop(3, 2))
+    trainer.fit(data(40, shuffle=True, seed=1), data(), epochs=4, verbose=0)
+    again = make(tmp_path / "y", Stop(99))
+    again.load(trainer.save(tmp_path / "saved.pt"))
+    again.fit(data(40, shuffle=True, seed=1), data(), epochs=2, verbose=0)
+    assert again.history["loss"] == whole[1]
+
+
+def test_a_criterion_with_parameters_is_part_of_the_state(tmp_path):
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, outputs, targets):
+            return nn.functional.cross_entropy(outputs / self.temperature, targets)
+
+    def make(folder, stop):
+        torch.manual_seed(0)
+        model, criterion = nn.Linear(4, 2), Tempered()
+        optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.3, momentum=0.9)
+        return Trainer(model, criterion, optimizer, device="cpu", callbacks=[stop], checkpoint_dir=folder)
+
+    whole, resumed = stopped_and_resumed(make, tmp_path)
+    assert same(whole[0], resumed[0]) and whole[1] == resumed[1]
+
+
+class Numbered(torch.utils.data.Sampler):
+    """Orders by the number of the epoch, as DistributedSampler does."""
+
+    def __init__(self, rows):
+        self.rows, self.epoch = rows, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.rows
+
+    def __iter__(self):
+        return iter(torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+class OwnNoise(torch.utils.data.Dataset):
+    """Draws from generators of its own."""
+
+    def __init__(self):
+        import random
+        self.inner = pairs(40)
+        self.generators = None
+        self.numpy, self.python, self.torch = np.random.default_rng(3), random.Random(3), torch.Generator().manual_seed(3)
+        self.legacy = np.random.RandomState(3)
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, i):
+        noise = self.numpy.random() + self.python.random() + float(torch.rand((), generator=self.torch)) + self.legacy.rand()
+        return self.inner[i][0] + 0.1 * noise, self.inner[i][1]
+
+
+@pytest.mark.parametrize("loader", [
+    lambda: DataLoader(pairs(40), 8, sampler=Numbered(40)), lambda: DataLoader(OwnNoise(), 8, shuffle=True),
+    lambda: DataLoader(torch.utils.data.Subset(OwnNoise(), range(36)), 8)])
+@pytest.mark.parametrize("every", [None, 1])
+def test_samplers_that_count_epochs_and_datasets_with_generators(loader, every, tmp_path):
+    whole, resumed = stopped_and_resumed(lambda folder, stop: small(folder, callbacks=[stop], checkpoint_every=every), tmp_path, loader)
+    assert same(whole[0], resumed[0]) and whole[1] == resumed[1]
+
+
+def test_the_trainer_tells_samplers_the_epoch():
+    sampler, seen = Numbered(24), []
+
+    class See(Callback):
+        def epoch_end(self, trainer):
+            seen.append(sampler.epoch)
+
+    small(callbacks=[See()]).fit(DataLoader(pairs(), 8, sampler=sampler), epochs=3, verbose=0)
+    assert seen == [1, 2, 3]
+
+
+SCHEDULERS = {
+    "sequential": lambda o, lr: lr.SequentialLR(o, [lr.LinearLR(o), lr.MultiStepLR(o, [2, 5])], [3]),
+    "chained": lambda o, lr: lr.ChainedScheduler([lr.ConstantLR(o), lr.ExponentialLR(o, 0.9)]),
+    "restarts": lambda o, lr: lr.CosineAnnealingWarmRestarts(o, 2), "cyclic": lambda o, lr: lr.CyclicLR(o, 0.01, 0.1, 3),
+    "lambda": lambda o, lr: lr.LambdaLR(o, lambda e: 0.9**e), "multi step": lambda o, lr: lr.MultiStepLR(o, [1, 3]),
+    "plateau": lambda o, lr: lr.ReduceLROnPlateau(o, patience=0), "polynomial": lambda o, lr: lr.PolynomialLR(o, 5)}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_resumes(name, tmp_path):
+    def make(folder, stop):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+        return Trainer(model, nn.CrossEntropyLoss(), optimizer, SCHEDULERS[name](optimizer, torch.optim.lr_scheduler), device="cpu",
+                       callbacks=[stop], checkpoint_dir=folder)
+
+    whole, resumed = stopped_and_resumed(make, tmp_path)
+    assert same(whole[0], resumed[0]) and whole[1] == resumed[1]
+
+
+def test_callbacks_with_another_state_are_refused_whole(tmp_path):
+    class Old(Callback):
+        saved = ("a",)
+        a = 1
+
+    first = small(callbacks=[Old()])
+    first.fit(data(), verbose=0)
+    path = first.save(tmp_path / "a.pt")
+    Old.saved, Old.b = ("a", "b"), 2
+    other = small(callbacks=[Old()])
+    before = weights(other)
+    with pytest.raises(CheckpointError, match="left as it was: KeyError: 'b'"):
+        other.load(path)
+    assert same(weights(other), before)
+
+
+def test_a_failed_fit_after_load_loses_nothing(tmp_path):
+    stopped = small(tmp_path / "run", callbacks=[Stop()])
+    stopped.fit(data(40, shuffle=True, seed=1), epochs=3, verbose=0)
+    path = stopped.save(tmp_path / "a.pt")
+    whole = small(callbacks=[Stop(99)])
+    whole.fit(data(40, shuffle=True, seed=1), epochs=3, verbose=0)
+    again = small(callbacks=[Stop(99)])
+    again.load(path)
+    with pytest.raises((CheckpointError, ConfigError)):
+        again.fit(data(80), verbose=0)
+    again.fit(data(40, shuffle=True, seed=1), epochs=2, verbose=0)
+    assert same(weights(again), weights(whole))
+
+
+def test_a_loaded_state_may_go_on_approximately(tmp_path):
+    first = small(callbacks=[Stop()])
+    first.fit(DataLoader(pairs(40), 8), epochs=2, verbose=0)
+    again = small(callbacks=[Stop(99)])
+    again.load(first.save(tmp_path / "a.pt"))
+    with pytest.raises(NotExactlyResumable):
+        again.fit(one_by_one(), verbose=0)
+    again.fit(one_by_one(), epochs=2, verbose=0, resume="approximate")
+    assert len(again.history) == 2
+
+
 def test_left_over_temporary_files_go(tmp_path):
     (tmp_path / ".step-00000003.pt.123.tmp").write_bytes(b"half")
     CheckpointFolder(tmp_path)

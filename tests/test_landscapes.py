@@ -260,6 +260,7 @@ def test_spans_and_shapes():
     ({"directions": {"0.wieght": torch.zeros(1)}}, "Did you mean '0.weight'"),
     ({"directions": {"0.weight": torch.zeros(8, 4)}}, r"shape \(8, 3\)"), ({"directions": {"0.weight": [1.0]}}, r"shape \(8, 3\)"),
     ({"model": lambda x: x}, "torch module"), ({"model": nn.ReLU()}, "no parameters"),
+    ({"loss_fn": "cross_entropy"}, "get_loss_function"),
     ({"loss_fn": lambda o, t: F.cross_entropy(o, t, reduction="none")}, "one number"), ({"loss_fn": lambda o, t: 1.0}, "one number"),
 ])
 def test_landscape_says_what_is_wrong(options, words):
@@ -341,7 +342,49 @@ def test_the_path_of_a_net_lies_on_its_plane():
         there = torch.func.functional_call(model, point, (inputs,))
         losses = landscape(model, F.cross_entropy, inputs, targets, plane.directions, [(a, a + 1), (b, b + 1)], 2)
         assert math.isclose(losses[0, 0], F.cross_entropy(there, targets), abs_tol=1e-5)
-    assert landscape(model, F.cross_entropy, inputs, targets, pca_directions(checkpoints).directions, steps=3).isfinite().all()
+
+
+class Counted(nn.Module):
+    """A batch-norm net with one more floating-point buffer, which grows with every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x):
+        if self.training:
+            self.seen += 1.0
+        return self.net(x)
+
+
+def test_buffers_of_checkpoints_do_not_tilt_the_plane():
+    torch.manual_seed(0)
+    model, inputs, targets = Counted(), 4 * torch.randn(16, 3) + 7, torch.randint(2, (16,))
+    optimizer, checkpoints = torch.optim.SGD(model.parameters(), 0.05), []
+    for _ in range(3):
+        checkpoints.append(copy.deepcopy(model.state_dict()))
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    model.load_state_dict(checkpoints[-1])
+    only = [{name: c[name] for name, _ in model.named_parameters()} for c in checkpoints]
+    batch_norm = [{name: t for name, t in c.items() if name != "seen"} for c in checkpoints]
+    expected = pca_directions(only)
+    for plane in (pca_directions(checkpoints, model), pca_directions(batch_norm), pca_directions(only, model)):
+        assert np.allclose(plane.coordinates, expected.coordinates) and list(plane.directions[0]) == list(only[0])
+    a, b = expected.coordinates[0]
+    losses = landscape(model, F.cross_entropy, inputs, targets, pca_directions(checkpoints, model).directions, [(a, a + 1), (b, b + 1)], 2)
+    model.eval()
+    there = torch.func.functional_call(model, only[0], (inputs,))
+    assert math.isclose(losses[0, 0], F.cross_entropy(there, targets), abs_tol=1e-5)
+    tilted = pca_directions(checkpoints)  # without the model `seen` looks like a parameter; landscape refuses it
+    with refuses("'seen' is a buffer"):
+        landscape(model, F.cross_entropy, inputs, targets, tilted.directions, steps=3)
+    with refuses("the parameters of the model"):
+        pca_directions(checkpoints, nn.Linear(3, 2))
+    with refuses("torch module"):
+        pca_directions(checkpoints, 3)
 
 
 def test_pca_says_what_is_wrong():
@@ -424,10 +467,21 @@ def test_descend_with_any_optimizer_and_many_starts():
     (("valey", sgd(0.1), (0, 0), 1), "Did you mean 'valley'"), (("valley", sgd(0.1), (0, 0, 0), 1), "two finite numbers"),
     (("valley", sgd(0.1), (0, math.inf), 1), "two finite numbers"), (("valley", sgd(0.1), "here", 1), "two finite numbers"),
     (("valley", sgd(0.1), (0, 0), -1), "at least 0"), (("valley", sgd(0.1), (0, 0), 1.5), "whole number"),
+    (("valley", "sgd", (0, 0), 1), "a function that makes an optimizer"), (("valley", lambda params: 3, (0, 0), 1), "makes an optimizer"),
+    ((lambda x, y: x * y, sgd(0.1), (0, 0), 1), "a function of one tensor"), ((3, sgd(0.1), (0, 0), 1), "Accepted: beale"),
 ])
 def test_descend_says_what_is_wrong(arguments, words):
     with refuses(words):
         descend(*arguments)
+
+
+def test_curvatures_take_names():
+    assert curvatures("valley", (0.0, 0.0)).tolist() == [1, 25]
+    assert curvatures(lambda point: (point**2).sum(), (1.0, 2.0, 3.0)).tolist() == [2, 2, 2]
+    with refuses("Did you mean 'valley'"):
+        curvatures("vally", (0.0, 0.0))
+    with refuses("a function of one tensor"):
+        curvatures(lambda x, y: x * y, (0.0, 0.0))
 
 
 # Pictures and explorers
@@ -449,6 +503,17 @@ def test_plots():
     assert ax.get_xlim() == (0, 3) and ax.get_ylim() == (-1, 1) and len(ax.lines) == 1
     own = plt.subplots()[1]
     assert plot_landscape(torch.ones(3, 3), ax=own) is own
+    for path, words in [(np.zeros((3, 2)), "a dict is needed"), ({"walk": np.zeros(3)}, "paths, walk: points of shape")]:
+        with refuses(words):
+            plot_surface("valley", path)
+    with refuses("none of the losses is finite"):
+        plot_landscape(torch.full((3, 3), math.nan))
+    for losses in (torch.rand(5, 5) * 0.01 + 2.3, torch.rand(5, 5) * 1e-5 - 40.0, torch.rand(5, 5) * 1e6, torch.rand(5, 5)):
+        fig, ax = plt.subplots()
+        plot_landscape(losses, ax=ax)
+        fig.canvas.draw()
+        texts = [t.get_text() for t in fig.axes[1].get_yticklabels()]
+        assert len(set(texts)) == len(texts) >= 4
     with refuses("one or two dimensions"):
         plot_landscape(torch.zeros(2, 2, 2))
     plt.close("all")
@@ -465,3 +530,15 @@ def test_explorers_fit_their_budget_and_show_what_the_library_computes():
     assert len(curves[("0.12", "0", "40")]["steps"][0]) < 41  # those that fly off are cut
     assert all(len(surface_explorer(name, (0.0005, 0.001, 0.005)).html) < 150_000 for name in ("rosenbrock", "himmelblau"))
     assert len(slice_explorer().html) < 150_000
+
+
+def test_surface_explorer_with_other_rates_steps_and_surfaces():
+    from nnlearn.explore import decode
+    few = decode(surface_explorer(rates=(1e-4, 1e-3), steps=5).html)["types"][""]["curves"]
+    assert {key[2] for key in few} == {"1", "2", "3", "5"} and len({key[0] for key in few}) == 2
+    own = Surface(lambda x, y: x**2 + y**2, ((0, 0),), 0, ((-1, 1), (-1, 1)), (1, 1), "a round bowl")
+    html = surface_explorer(own, (0.1,), 1).html
+    assert "SGD: a round bowl" in html and "Surface(" not in html
+    for options, words in [({"rates": ()}, "learning rate"), ({"steps": 0}, "at least 1"), ({"surface": "valey"}, "Did you mean")]:
+        with refuses(words):
+            surface_explorer(**options)

@@ -21,6 +21,7 @@ from nnlearn.losses import (
     FunctionLoss,
     GIoULoss,
     IoULoss,
+    ParameterPenalty,
     cross_entropy_explorer,
     discriminator_loss,
     elastic_net,
@@ -91,7 +92,9 @@ def test_weights_are_a_copy_and_go_to_the_device():
 
 
 @pytest.mark.parametrize(("name", "params", "words"), [
-    ("hubr", {}, "Did you mean 'huber'"), ("huber", {"delta": 0}, "above 0"), ("huber", {"delta": "1"}, "finite number"),
+    ("hubr", {}, "Did you mean 'huber'"), ("mae", {}, "Did you mean 'l1'"), ("CE", {}, "Did you mean 'cross_entropy'"),
+    ("l2", {}, "Did you mean 'mse'"), ("KLD", {}, "Did you mean 'kl_div'"), ("log loss", {}, "Did you mean 'cross_entropy'"),
+    ("huber", {"delta": 0}, "above 0"), ("huber", {"delta": "1"}, "finite number"),
     ("smooth_l1", {"beta": -1}, "at least 0"), ("cross_entropy", {"label_smoothing": 2}, "from 0 to 1"),
     ("cross_entropy", {"weight": [1, -1]}, "at least 0"), ("cross_entropy", {"weight": [1, math.nan]}, "finite"),
     ("cross_entropy", {"weight": "heavy"}, "list of weights"), ("cross_entropy", {"ignore_index": 0.5}, "whole number"),
@@ -257,6 +260,16 @@ def test_tiny_boxes(tiny):
         assert loss()(boxes, torch.tensor([[1.0, 1.0, 1.0, 1.0]])) >= 1
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e9, 1e18])
+def test_the_unit_of_boxes_does_not_matter(scale):
+    boxes, targets = torch.tensor([[0.0, 0.0, 2.0, 2.0], [-1.0, 0.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 3.0, 3.0], [2.0, 1.0, 3.0, 4.0]])
+    scaled = (boxes * scale).requires_grad_()
+    for loss in (IoULoss, GIoULoss, DIoULoss):
+        values = loss("none")(scaled, targets * scale)
+        gradient, = torch.autograd.grad(values.sum(), scaled)
+        assert torch.allclose(values, loss("none")(boxes, targets), rtol=1e-4) and gradient.isfinite().all()
+
+
 def test_boxes_far_apart_are_pulled_together():
     for loss in (GIoULoss, DIoULoss):
         boxes, target = torch.tensor([[10.0, 10.0, 11.0, 11.0]], requires_grad=True), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -336,9 +349,20 @@ def test_composite_is_the_weighted_sum_and_keeps_its_parts():
     total.backward()
     composite.weights["mse"] = 0.0
     assert torch.isclose(composite(outputs, targets), parts[1] + 0.1 * parts[2])
-    for name in composite.names:
-        composite.weights[name] = 0.0
-    assert composite(outputs, targets) == 0
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"l1": -5}, "at least 0"), ({"l1": math.nan}, "finite"), ({"mes": 1.0}, "Did you mean 'mse'"),
+    ({"mse": 0, "l1": 0}, "nothing to train"),
+])
+def test_weights_changed_between_calls_are_checked(change, words):
+    composite = CompositeLoss({"mse": {}, "l1": {}})
+    assert composite(torch.ones(2), torch.zeros(2)) == 2
+    composite.weights.update(change)
+    with refuses(words):
+        composite(torch.ones(2), torch.zeros(2))
+    composite.weights = {"l1": 3.0}  # 1 for those left out, as at the start
+    assert composite(torch.ones(2), torch.zeros(2)) == 4
 
 
 def test_a_part_that_is_only_watched_cannot_spoil_the_sum():
@@ -387,6 +411,13 @@ def test_penalties():
         l1_penalty([model])
     with refuses("from 0 to 1"):
         elastic_net(model, 1.5)
+    for penalty in (l1_penalty, l2_penalty):
+        with refuses("the strength is a weight"):
+            penalty(model, 0.01)
+    for factors, words in [({"l1": -1.0}, "penalty.l1: must be at least 0"), ({"l2": math.nan}, "finite")]:
+        with refuses(words):
+            ParameterPenalty(model, **factors)
+    assert repr(ParameterPenalty(model, 0.5, 2)) == "ParameterPenalty(l1=0.5, l2=2)"
 
 
 def test_a_composite_with_a_penalty_owns_no_parameters_and_can_be_copied():
@@ -398,6 +429,15 @@ def test_a_composite_with_a_penalty_owns_no_parameters_and_can_be_copied():
         pair[0].weight.zero_()
         pair[0].bias.zero_()
     assert pair[1](torch.zeros(1), torch.zeros(1)) == 0 and composite(torch.zeros(1), torch.zeros(1)) > 0
+    alone = copy.deepcopy(composite)  # looks at the model, not at a private copy of it
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.zero_()
+    assert math.isclose(alone(torch.zeros(1), torch.zeros(1)).item(), 0.1 * 12, rel_tol=1e-6)
+    alone(torch.zeros(1), torch.zeros(1)).backward()
+    assert model.weight.grad is not None
+    again = copy.deepcopy(l1_penalty(model, include=lambda name, p: "bias" in name))
+    assert again() == 0 and again.model is model
     assert pickle.loads(pickle.dumps(get_loss_function("focal", weight=[1.0, 2.0]))).weight.tolist() == [1, 2]
     assert isinstance(CompositeLoss({"f": max}).parts[0], FunctionLoss)
 

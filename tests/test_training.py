@@ -130,6 +130,80 @@ def test_many_batches_are_bounded_by_bytes():
     assert meter.results()["loss"] == 1.0
 
 
+def test_what_a_composite_or_a_function_ignores_is_not_counted():
+    x, y = torch.randn(40, 64), torch.randint(0, 10, (40,))
+    y[::3] = -100
+    criteria = [nn.functional.cross_entropy, CompositeLoss({"cross_entropy": {}, "focal": {}})]
+    for criterion in criteria:
+        t = trainer(criterion=criterion, metrics=["accuracy", "f1"])
+        got, outputs = t.evaluate([(x[:13], y[:13]), (x[13:], y[13:])]), t.predict([x])
+        kept = y != -100
+        assert got["accuracy"] == pytest.approx((outputs.argmax(1) == y)[kept].float().mean().item(), rel=1e-6)
+        assert got["loss"] == pytest.approx(criterion(outputs, y).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("criterion, logits", [
+    (CompositeLoss({"bce": {}}), False), (nn.functional.binary_cross_entropy, False), (nn.BCELoss(), False),
+    (CompositeLoss({"bce_with_logits": {}}), True), (nn.functional.binary_cross_entropy_with_logits, True)])
+def test_probabilities_and_logits_of_yes_or_no(criterion, logits):
+    outputs = torch.tensor([[0.9], [0.2], [0.4], [0.7]])
+    targets = ((outputs > 0.5) if not logits else (outputs > 0)).float()
+    fixed = nn.Linear(1, 1)
+    fixed.load_state_dict({"weight": torch.ones(1, 1), "bias": torch.zeros(1)})
+    assert trainer(fixed, criterion, metrics=["accuracy"]).evaluate([(outputs, targets)])["accuracy"] == 1.0
+
+
+def test_metrics_that_cannot_be_right_are_refused():
+    x, y = torch.randn(8, 64), torch.randn(8, 1)
+    failing("whether the outputs are logits or probabilities", loader=[(x, y)], model=mlp(1), criterion=nn.MSELoss(), metrics=["accuracy"])
+    failing("top5 needs one label out of at least 5 classes", loader=[(x, torch.randint(0, 3, (8,)))], model=mlp(3), metrics=["top5"])
+    failing("name of another column", metrics={"loss": "accuracy"})
+    failing("name of another column", metrics={"val_x": "accuracy"})
+    failing("two metrics have this name", metrics=[lambda o, t: 1.0, lambda o, t: 2.0])
+    import torchmetrics
+    failing("a single torchmetrics object", metrics=[torchmetrics.MetricCollection([torchmetrics.MeanSquaredError()])])
+    failing("gives 10 values", metrics=[torchmetrics.classification.MulticlassAccuracy(10, average=None)])
+    failing("different sizes besides the rows", loader=[(torch.randn(2, 3, 64), torch.randint(0, 10, (2, 3))),
+                                                        (torch.randn(2, 4, 64), torch.randint(0, 10, (2, 4)))],
+            model=mlp(), criterion=lambda o, t: nn.functional.cross_entropy(o.transpose(1, 2), t), metrics={"mine": lambda o, t: 0.0})
+
+
+def test_a_registered_metric_of_ones_own():
+    from nnlearn.training import METRICS
+    METRICS.register("worst", lambda outputs, targets: outputs.abs().max(), replace=True)
+    assert trainer(metrics=["worst"]).fit(batches(), verbose=0)["worst"][0] > 0
+    del METRICS["worst"]
+
+
+def test_segmentation_with_yes_or_no():
+    x, y = torch.randn(3, 1, 5, 4), torch.randint(0, 2, (3, 2, 5, 4)).float()
+    t = trainer(nn.Conv2d(1, 2, 3, padding=1), nn.BCEWithLogitsLoss(), metrics=["accuracy", "f1"])
+    got = t.evaluate([(x, y)])
+    assert got["accuracy"] == pytest.approx(((t.predict([x]) > 0) == (y > 0.5)).float().mean().item(), rel=1e-6)
+
+
+def test_a_loader_that_fills_the_same_tensors_again():
+    class Reuse:
+        x, y = torch.empty(8, 64), torch.empty(8, dtype=torch.int64)
+
+        def __iter__(self):
+            for inputs, targets in batches(5):
+                self.x.copy_(inputs), self.y.copy_(targets)
+                yield self.x, self.y
+
+    t = trainer(metrics=["accuracy"])
+    assert t.evaluate(Reuse()) == t.evaluate(batches(5))
+
+
+def test_numpy_batches_and_targets_that_are_no_tensors():
+    numpy = [(x.numpy(), y.numpy()) for x, y in batches()]
+    assert trainer().fit(numpy, verbose=0)["loss"] == trainer().fit(batches(), verbose=0)["loss"]
+    t = trainer(criterion=lambda outputs, targets: outputs.square().mean())
+    assert len(t.fit([(torch.randn(2, 64), ["a", "b"]), (torch.randn(2, 64), None)], verbose=0)) == 1
+    with pytest.raises(ConfigError, match="a tensor is needed, or a list, tuple or dict of tensors, not list"):
+        trainer(criterion=lambda o, t: o.square().mean(), metrics=["mae"]).fit([(torch.randn(2, 64), ["a", "b"])], verbose=0)
+
+
 # ---- accumulation
 
 def union(loader, window):
@@ -259,6 +333,41 @@ def test_schedulers_step_when_they_should(accumulate, steps):
     assert rates == [0.1 * 0.5**i for i in range(3 * steps)]
 
 
+def test_schedulers_joined_from_others():
+    lr = torch.optim.lr_scheduler
+
+    def joined(*makers):
+        return lambda o: lr.SequentialLR(o, [make(o) for make in makers], milestones=[4])
+
+    rates, _ = rates_of(joined(lambda o: lr.OneCycleLR(o, 0.1, total_steps=20), CosineDecay(0.1, 10).torch), epochs=2)
+    assert len(set(rates)) == 10
+    rates, _ = rates_of(joined(lambda o: lr.LinearLR(o), lambda o: lr.StepLR(o, 1)), epochs=2)
+    assert len(set(rates)) == 2
+    with pytest.raises(ConfigError, match="say which with scheduler_interval"):
+        rates_of(joined(lambda o: lr.OneCycleLR(o, 0.1, total_steps=20), lambda o: lr.StepLR(o, 1)))
+
+
+def test_a_rate_that_the_optimizer_follows_is_recorded_and_not_mixed():
+    from nnlearn.optimizers import optimizer_builder
+    model, record = mlp(), Record()
+    optimizer = optimizer_builder({"type": "sgd"}, learning_rate=lambda step: 1 / (step + 2), params=model.parameters())
+    history = trainer(model, optimizer=optimizer, callbacks=[record]).fit(batches(2), epochs=2, verbose=0)
+    assert history["lr"] == pytest.approx([1 / 3, 1 / 5])
+    with pytest.raises(ConfigError, match="follows a schedule of its own"):
+        trainer(model, optimizer=optimizer, scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 1))
+
+
+def test_windows_in_which_every_label_is_ignored_do_nothing():
+    ignored = [(x, torch.full_like(y, -100)) for x, y in batches(2)]
+    for amp in (False, True):
+        t = trainer(accumulate=2, use_amp=amp, amp_dtype=torch.float16 if amp else None)
+        before = [p.clone() for p in t.model.parameters()]
+        t.fit(ignored, verbose=0)
+        assert t.step == 0 and all(torch.equal(a, b) for a, b in zip(before, t.model.parameters(), strict=True))
+        t.fit(ignored + batches(2), verbose=0)
+        assert t.step == 1
+
+
 def test_plateau_gets_the_validation_loss():
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
     rates, history = rates_of(lambda o: plateau(o, factor=0.5, patience=0, threshold=10.0), epochs=3)
@@ -357,6 +466,17 @@ def test_modes_survive_validation_and_frozen_layers_stay_frozen():
     assert not any(m.training for m in model.modules())
 
 
+def test_layers_frozen_before_fit_stay_frozen():
+    model = nn.Sequential(nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
+    model[0].eval()
+    t = trainer(model)
+    t.fit(batches(), verbose=0)
+    assert float(model[0].num_batches_tracked) == 0 and model[1].training
+    model.eval()  # left in eval mode by somebody's evaluation: then all of it trains
+    t.fit(batches(), verbose=0)
+    assert float(model[0].num_batches_tracked) == 3
+
+
 def test_training_is_the_bare_loop():
     data = batches(6)
     model, loop = mlp(), mlp()
@@ -412,6 +532,57 @@ def test_early_stopping_gives_the_best_weights_back():
         trainer(callbacks=[EarlyStopping("val_los")]).fit(batches(), batches(), verbose=0)
 
 
+def test_patience_of_zero_and_bad_patience():
+    class Bump(Callback):
+        def epoch_end(self, trainer):
+            trainer.history.rows[-1]["val_loss"] = [3.0, 2.0, 4.0, 1.0][trainer.epoch - 1]
+
+    t = trainer(callbacks=[Bump(), EarlyStopping(patience=0)])
+    assert len(t.fit(batches(), batches(), epochs=4, verbose=0)) == 3
+    with pytest.raises(ConfigError, match="EarlyStopping.patience"):
+        EarlyStopping(patience=-1)
+    failing("give fit a val_loader", callbacks=EarlyStopping())
+
+
+def test_evaluating_in_a_callback_changes_nothing():
+    class Evaluate(Callback):
+        def batch_start(self, trainer):
+            trainer.evaluate(batches(1, seed=9))
+
+        loss_ready = grads_ready = batch_start
+
+    plain, watched = trainer(), trainer(callbacks=[Evaluate()])
+    assert plain.fit(batches(), epochs=2, verbose=0)["loss"] == watched.fit(batches(), epochs=2, verbose=0)["loss"]
+
+
+def test_callbacks_may_come_as_a_generator_and_see_the_batch():
+    seen = []
+
+    class See(Callback):
+        def batch_start(self, trainer):
+            seen.append((trainer.epoch, trainer.batch))
+
+    trainer(callbacks=(c for c in [See()])).fit(batches(2), epochs=2, verbose=0)
+    assert seen == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("event", ["fit_start", "epoch_start", "batch_start", "grads_ready", "epoch_end"])
+def test_fit_end_is_told_when_a_callback_fails(event):
+    ended = []
+
+    class Fails(Callback):
+        def fit_end(self, trainer):
+            ended.append(True)
+
+    def fail(self, trainer):
+        raise KeyError("mine")
+
+    setattr(Fails, event, fail)
+    with pytest.raises(KeyError, match="mine"):
+        trainer(callbacks=[Fails()]).fit(batches(), verbose=0)
+    assert ended == [True] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_fit_goes_on():
     t = trainer(metrics=["accuracy"])
     t.fit(batches(), epochs=2, verbose=0)
@@ -463,7 +634,7 @@ def test_errors_name_place_value_and_remedy():
     failing("use targets.argmax", loader=[(x, nn.functional.one_hot(y, 10))])
     failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=nn.MSELoss())
     failing("use targets.float", loader=[(x, torch.ones(8, 1).long())], model=mlp(1), criterion=nn.BCEWithLogitsLoss())
-    failing("must be one number, and it has shape .8, 10", criterion=lambda o, t: o)
+    failing("must be a tensor with one number, and it is .8, 10", criterion=lambda o, t: o)
     failing("takes 1 channels", model=nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), loader=[(x.view(8, 8, 8), y)])
     failing("it holds none of the model's parameters", optimizer=torch.optim.SGD(mlp().parameters(), lr=0.1))
     failing("needs a closure", model=(model := mlp()), optimizer=torch.optim.LBFGS(model.parameters()))
@@ -475,8 +646,38 @@ def test_errors_name_place_value_and_remedy():
     failing('use "mean"', criterion=nn.CrossEntropyLoss(reduction="none"))
     failing("accepted: step, epoch|Accepted: step, epoch", scheduler_interval="batch")
     failing("an iterable of .inputs, targets. is needed, not int", loader=3)
+    failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=CompositeLoss({"mse": {}}))
+    failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=nn.functional.mse_loss)
+    failing("row 5 holds 10", loader=[(x, bad)], criterion=FocalLoss())
+    failing("targets.squeeze", loader=[(x, y.unsqueeze(1))])
+    failing("are all frozen", model=mlp().requires_grad_(False))
+    failing("loss must be a tensor with one number, and it is float", criterion=lambda o, t: 1.0)
+    failing("lazy layers", model=nn.Sequential(nn.LazyLinear(3)))
+    plateau_model = mlp()
+    plateau_optimizer = torch.optim.SGD(plateau_model.parameters(), lr=0.1)
+    failing("no scheduler_interval", model=plateau_model, optimizer=plateau_optimizer, scheduler_interval="step",
+            scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau(plateau_optimizer))
+    failing("used up", val=iter(batches()), epochs=2)
     with pytest.raises(ConfigError, match="verbose"):
         trainer().fit(batches(), verbose=7)
+    with pytest.raises(ConfigError, match="no epoch is finished"):
+        History().best()
+
+
+def test_mistakes_in_the_model_are_not_taken_for_mistakes_in_the_data():
+    class Typo(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.body = nn.Linear(16, 3), nn.Linear(64, 16)
+
+        def forward(self, x):
+            return self.head(self.boddy(x))
+
+    with pytest.raises(AttributeError, match="boddy"):
+        trainer(Typo()).fit(batches(), verbose=0)
+    with pytest.raises(IndexError):
+        trainer(nn.Sequential(nn.Embedding(4, 8), nn.Flatten(), nn.Linear(16, 3))).fit([(torch.tensor([[1, 9]]), torch.tensor([0]))],
+                                                                                       verbose=0)
 
 
 def test_an_optimizer_that_clips_is_not_clipped_again():

@@ -3,11 +3,14 @@
 `python tests/bench/run.py [NAME ...]` runs some of the benchmarks; with none named, all of them.
 """
 import csv
+import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,7 +30,8 @@ def imports(rounds: int = 10) -> list[dict]:
     """The time of importing names of nnlearn over that of `import torch`, interleaved; a round of warming up first."""
     import nnlearn
     every = f"import nnlearn\nfor name in {sorted(nnlearn._WHERE)!r}: getattr(nnlearn, name)"
-    subjects = {"from nnlearn import Registry": "from nnlearn import Registry", "every name at the top": every}
+    lines = ["from nnlearn import Registry", "from nnlearn import Trainer"]
+    subjects = {**{line: line for line in lines}, "every name at the top": every}
     pairs: dict[str, list[float]] = {name: [] for name in subjects}
     for round_ in range(rounds + 1):
         torch_time = seconds("import torch")
@@ -45,7 +49,14 @@ def explorers(redraws: int = 30) -> list[dict]:
     from nnlearn.schedules import explorer_types
 
     rows = []
-    made = {"one gradient step": gradient_step_explorer(),
+    from nnlearn.data import validation_explorer
+    from nnlearn.landscapes import slice_explorer, surface_explorer
+    from nnlearn.losses import cross_entropy_explorer, residual_explorer
+    from nnlearn.optimizers import optimizer_explorer
+
+    made = {"one gradient step": gradient_step_explorer(), "loss against residual": residual_explorer(),
+            "cross-entropy": cross_entropy_explorer(), "a surface": surface_explorer(), "a slice of a net": slice_explorer(),
+            "optimizers": optimizer_explorer(), "validation": validation_explorer(),
             "schedules": explore(explorer_types(), x_label="step", y_label="rate", alt="rates")}
     for name, explorer in made.items():
         times = []
@@ -64,6 +75,55 @@ def redraw(explorer, i: int) -> None:
     number = i % len(explorer.kinds)
     values = {name: slider.values[i % len(slider.values)] for name, slider in explorer.kinds[number].sliders.items()}
     _redraw(explorer, number, values)
+
+
+def peers() -> Path:
+    """The Python of an environment with the other libraries, made the first time (about 1 GB with the CPU build of torch)."""
+    place = ROOT / ".venv-bench"
+    python = place / "bin" / "python"
+    wanted = (HERE / "peers.txt").read_text() + (ROOT / "constraints.txt").read_text()
+    stamp = place / "made-for.txt"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print("   setting up .venv-bench ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--quiet", "-r", str(HERE / "peers.txt"), "-c", str(ROOT / "constraints.txt")], check=True)
+        subprocess.run([*pip, "uninstall", "--quiet", "-y", "torchvision"], check=True)  # its build rarely fits the CPU build of torch
+        stamp.write_text(wanted)
+    return python
+
+
+def beside_peers(script: str, *arguments: str) -> dict:
+    """What a script of this folder prints (JSON) when the other libraries' environment runs it with nnlearn on its path."""
+    done = subprocess.run([str(peers()), str(HERE / script), *arguments], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    if done.returncode:
+        raise RuntimeError(f"{script} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def trainer(rounds: int = 9) -> list[dict]:
+    """CPU time of a training step over that of the bare loop with a DataLoader: Trainer, and six other libraries."""
+    ratios = beside_peers("trainer.py", str(rounds))["ratios"]
+    ours = statistics.median(ratios["Trainer"])
+    rows = []
+    for name, values in ratios.items():
+        reach = {"Trainer": 1.10, "Trainer with its bar": 1.15, "Trainer, TensorLoader, fused": 0.60}.get(name)
+        made = row("training step", name, values, "x bare loop", reach or 0.0)
+        rows.append(made if reach else {**made, "reach": "Trainer ahead", "reached": ours < made["median"]})
+    return rows
+
+
+def landscapes() -> list[dict]:
+    """CPU time of a 51x51 landscape over that of as many bare forward passes with loss, and over loss-landscapes."""
+    sys.path.insert(0, str(HERE))
+    import landscapes as measured
+
+    found = subprocess.run([str(peers()), "-c", "import loss_landscapes; print(loss_landscapes.__path__[0])"], capture_output=True,
+                           text=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(found.stdout.strip(), Path(folder) / "loss_landscapes")
+        return measured.landscapes(row, folder)
 
 
 def lessons() -> list[dict]:
@@ -85,7 +145,7 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
             "high": round(max(values), 3), "runs": len(values), "unit": unit, "reach": reach, "reached": median <= reach}
 
 
-BENCHMARKS = {"imports": imports, "explorers": explorers, "lessons": lessons}
+BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "landscapes": landscapes, "lessons": lessons}
 
 
 def write(name: str, rows: list[dict]) -> None:

@@ -148,7 +148,7 @@ def resume_all(folder):
         base = folder / str(i)
         whole = finish(*child(lambda: run(base / "whole", **case)))  # noqa: B023
         got = {"whole": whole}
-        for epochs in (1, 3):  # stopped after an epoch
+        for epochs in (1, 2, 3):  # stopped after an epoch
             finish(*child(lambda: run(base / f"e{epochs}", epochs=epochs, **case)))  # noqa: B023
             got[f"after epoch {epochs}"] = finish(*child(lambda: run(base / f"e{epochs}", **case)))  # noqa: B023
         for step in (1, 5, 7, 12):  # died, or interrupted by Ctrl-C, in the middle of one

@@ -94,3 +94,16 @@ def writes_into_the_model(*args):
 @wrong("landscapes.line_losses", case="nine points", word="got")
 def shares_of_steps(model, loss_fn, inputs, targets, first, second, steps):
     return line(model, loss_fn, inputs, targets, first, second, steps, shares=[i / steps for i in range(steps)])
+
+
+@wrong("landscapes.line_losses", case="a model in evaluation mode stays there", word="got")
+def always_back_to_training(model, *rest):
+    losses = line(model, *rest)
+    model.train()
+    return losses
+
+
+@wrong("landscapes.line_losses", case="no gradients left behind", word="got")
+def leaves_gradients(model, loss_fn, inputs, targets, first, second, steps):
+    loss_fn(model(inputs), targets).backward()
+    return line(model, loss_fn, inputs, targets, first, second, steps)
