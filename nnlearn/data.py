@@ -169,7 +169,7 @@ def _number(cell: str, name: str, line: int) -> float:
         raise ConfigError(f"{name!r} holds {cell!r} in line {line}, which is no finite float32.", place="tabular")
     return value
 
-# %% ../nbs/06_data.ipynb #47267676
+# %% ../nbs/06_data.ipynb #d7d308da
 def _targets(cells: list[str], classes: bool | None, name: str, lines: list[int]) -> tuple[torch.Tensor, tuple[str, ...] | None]:
     "The targets as class numbers with the names of the classes, or as values."
     whole, number = _all_are(int, cells), _all_are(float, cells)
@@ -177,6 +177,9 @@ def _targets(cells: list[str], classes: bool | None, name: str, lines: list[int]
         return torch.tensor([_number(cell, name, line) for cell, line in zip(cells, lines, strict=True)]), None
     kind: Any = int if whole else float if number else str
     names = sorted(set(cells), key=lambda cell: (kind(cell), cell))
+    if classes is None and whole and len(names) > max(20, len(cells) // 10):
+        raise ConfigError(f"{name!r} has {len(names)} different whole numbers: say classes=False (a number to predict) or classes=True.",
+                          place="tabular.target")
     place = {cell: i for i, cell in enumerate(names)}
     return torch.tensor([place[cell] for cell in cells]), tuple(names)
 
@@ -294,7 +297,7 @@ def _labels(dataset: Any, count: int, parts: int) -> torch.Tensor:
                           "collect more.", place="split.stratify")
     return labels
 
-# %% ../nbs/06_data.ipynb #2dea27e8
+# %% ../nbs/06_data.ipynb #c9dc1ae8
 class Standardizer(nn.Module):
     """Subtracts the mean of each feature and divides by its standard deviation, both of the training data it was made with."""
 
@@ -306,6 +309,9 @@ class Standardizer(nn.Module):
         training: Any,  # training inputs, (rows, ...), or a `Table` of them
     ):
         super().__init__()
+        if isinstance(training, (tuple, list)):
+            raise ConfigError(f"the inputs alone are needed, not a {type(training).__name__}; of a part that is a tuple give `train[0]`.",
+                              place="Standardizer")
         inputs = training.tensors[0] if isinstance(training, (Table, TensorDataset)) else training
         if not isinstance(inputs, torch.Tensor) or inputs.ndim < 2 or len(inputs) < 2:
             raise ConfigError("a tensor of at least two rows of inputs, or a table, is needed.", place="Standardizer")
@@ -318,34 +324,54 @@ class Standardizer(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Scaled inputs, of the shape they came in."""
-        return (inputs - self.mean) / self.std
+        return (self._fits(inputs) - self.mean) / self.std
 
     def inverse(self, scaled: torch.Tensor) -> torch.Tensor:
         """What `forward` made `scaled` of."""
-        return scaled * self.std + self.mean
+        return self._fits(scaled) * self.std + self.mean
 
-# %% ../nbs/06_data.ipynb #b7f51b74
+    def _fits(self, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.shape[-self.mean.ndim:] != self.mean.shape:
+            raise ConfigError(f"inputs of shape (rows, {', '.join(map(str, self.mean.shape))}) are needed, not {tuple(inputs.shape)}.",
+                              place="Standardizer")
+        return inputs
+
+# %% ../nbs/06_data.ipynb #f3c95008
 def shared_rows(
-    first: torch.Tensor,  # inputs of one part, (rows, ...)
-    second: torch.Tensor,  # inputs of another part, of the same shape but for the rows
-) -> int:  # how many rows of `second` are in `first` too, bit by bit
+    first: Any,  # inputs of one part, (rows, ...), or a `Table`
+    second: Any,  # of another part, of the same shape but for the rows, and of the same dtype
+) -> int:  # how many rows of `second` are in `first` too, number by number
     """Count the rows of a part that leaked into another."""
+    first, second = (part.inputs if isinstance(part, Table) else part for part in (first, second))
+    known = set(_row_bytes(first, "shared_rows"))
+    rows = _row_bytes(second, "shared_rows")
+    if first.dtype != second.dtype:
+        raise ConfigError(f"{first.dtype} and {second.dtype} cannot be compared, as rounding makes equal numbers unlike; convert "
+                          "both in the same way.", place="shared_rows")
     if first.shape[1:] != second.shape[1:]:
         raise ConfigError(f"rows of shape {tuple(first.shape[1:])} and {tuple(second.shape[1:])} cannot be compared.", place="shared_rows")
-    known = {row.numpy().tobytes() for row in first.detach().cpu().contiguous()}
-    return sum(row.numpy().tobytes() in known for row in second.detach().cpu().contiguous())
+    return sum(row in known for row in rows)
 
 
 def unique_rows(
-    inputs: torch.Tensor,  # (rows, ...)
+    inputs: Any,  # (rows, ...), or a `Table`
 ) -> torch.Tensor:  # the numbers of the rows that are the first of their kind, in order
     """Which rows to keep so that none stands there twice."""
     first: dict[bytes, int] = {}
-    for i, row in enumerate(inputs.detach().cpu().contiguous()):
-        first.setdefault(row.numpy().tobytes(), i)
+    for i, row in enumerate(_row_bytes(inputs.inputs if isinstance(inputs, Table) else inputs, "unique_rows")):
+        first.setdefault(row, i)
     return torch.tensor(list(first.values()), dtype=torch.int64)
 
-# %% ../nbs/06_data.ipynb #a9d9778e
+
+def _row_bytes(inputs: Any, place: str) -> list[bytes]:
+    "The bytes of each row; 0.0 and -0.0 have the same."
+    if not isinstance(inputs, torch.Tensor) or not inputs.ndim:
+        raise ConfigError(f"a tensor with rows, or a Table, is needed, not {type(inputs).__name__}.", place=place)
+    flat = inputs.detach().cpu().flatten(1) if inputs.ndim > 1 else inputs.detach().cpu().unsqueeze(1)
+    flat = flat + 0.0 if flat.is_floating_point() else flat
+    return [row.tobytes() for row in flat.contiguous().view(torch.uint8).numpy()]
+
+# %% ../nbs/06_data.ipynb #cd92a3b6
 def _epoch_order(rows: int, seed: int, epoch: int) -> torch.Tensor:
     """The rows in the order of an epoch."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
@@ -365,7 +391,8 @@ class _InMemory:
     ):
         _check_tensors(tensors, batch_size, drop_last)
         self.tensors, self.batch_size, self.shuffle, self.drop_last = tensors, batch_size, shuffle, drop_last
-        self.seed = int(torch.randint(2**31, ())) if seed is None and shuffle else int(seed or 0)
+        drawn = int(torch.randint(2**31, ())) if seed is None and shuffle else 0
+        self.seed = drawn if seed is None else _check_seed(seed, "TensorLoader.seed")
         self.epoch, self.batch, self._continue = 0, 0, False
 
     def __len__(self) -> int:
@@ -377,7 +404,12 @@ class _InMemory:
         """The tensors as a torch dataset."""
         return TensorDataset(*self.tensors)
 
-# %% ../nbs/06_data.ipynb #e1625c90
+    def _make(self) -> dict[str, Any]:
+        "What two loaders must have in common, for one to continue the other."
+        return {"rows": len(self.tensors[0]), "batch_size": self.batch_size, "shuffle": self.shuffle, "drop_last": self.drop_last,
+                "batches": len(self)}
+
+# %% ../nbs/06_data.ipynb #98b2b5e1
 class TensorLoader(_InMemory):
     """Batches of tensors that lie in memory, cut by one index operation a batch; a drop-in for `DataLoader`.
 
@@ -400,18 +432,16 @@ class TensorLoader(_InMemory):
                 yield tuple(t.index_select(0, rows) for t in self.tensors)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: the seed, the epoch in progress (from 1) and how many of its batches were given out."""
-        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch, "batches": len(self)}
+        """Where the loader stands: the seed, the epoch in progress (from 1), how many of its batches were given out; and its make."""
+        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch, **self._make()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`: the next iteration gives the rest of that epoch, or the next epoch when it was over."""
-        if state["batches"] != len(self):
-            raise ConfigError(f"the state is from a loader with {state['batches']} batches an epoch, this one has {len(self)}; "
-                              "use the same data and batch size.", place="TensorLoader.load_state_dict")
+        _check_state(state, self._make())
         self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
         self._continue = 0 < self.batch < len(self)
 
-# %% ../nbs/06_data.ipynb #4010251e
+# %% ../nbs/06_data.ipynb #55ef8b7e
 def _check_tensors(tensors: tuple[torch.Tensor, ...], batch_size: int, drop_last: bool) -> None:
     "Raise `ConfigError` unless the tensors can be cut into at least one batch."
     if not tensors or not all(isinstance(t, torch.Tensor) and t.ndim for t in tensors):
@@ -426,12 +456,27 @@ def _check_tensors(tensors: tuple[torch.Tensor, ...], batch_size: int, drop_last
                           place="TensorLoader")
 
 
+def _check_state(state: Any, make: dict[str, Any]) -> None:
+    "Raise `ConfigError` unless the state is of a loader of this make."
+    place, needed = "TensorLoader.load_state_dict", ("seed", "epoch", "batch", "batches")
+    missing = [key for key in needed if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise ConfigError(f"this is no state of a TensorLoader: {', '.join(missing)} missing.", place=place)
+    for key, own in make.items():
+        if state.get(key, own) != own:
+            raise ConfigError(f"the state is from a loader with {key}={state[key]!r}, this one has {key}={own!r}; use the same data "
+                              "and options.", place=place)
+    _check_seed(state["seed"], f"{place}.seed")
+    for key in ("epoch", "batch"):
+        _check_whole(state[key], f"{place}.{key}", 0)
+
+
 def _check_whole(value: Any, place: str, low: int) -> None:
     "Raise `ConfigError` unless the value is a whole number that is not too small."
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ConfigError(f"must be a whole number of at least {low}, not {value!r}.", place=place)
 
-# %% ../nbs/06_data.ipynb #d4795f1f
+# %% ../nbs/06_data.ipynb #b1dfc06f
 def dataloaders(
     *parts: Any,  # as `split` gives them: tables, tuples of tensors or data sets; the training part first
     batch_size: int = 64,  # rows in a batch
@@ -446,18 +491,35 @@ def dataloaders(
     _check_seed(seed, "dataloaders.seed")
     _check_whole(batch_size, "dataloaders.batch_size", 1)
     _check_whole(num_workers, "dataloaders.num_workers", 0)
+    for i, part in enumerate(parts):
+        _check_part(part, i)
     pinned, loaders = torch.cuda.is_available() if pin_memory is None else pin_memory, list[Any]()
     for i, part in enumerate(parts):
         tensors, shuffle, drop = _in_memory(part), i == 0 and not isinstance(part, IterableDataset), drop_last and i == 0
         if tensors is not None:
             loaders.append(TensorLoader(*tensors, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop))
-        elif not hasattr(part, "__getitem__"):
-            raise ConfigError(f"part {i} is no data set but {type(part).__name__}.", place="dataloaders")
         else:
             generator = torch.Generator().manual_seed(seed)
             loaders.append(DataLoader(part, batch_size, shuffle, num_workers=num_workers, pin_memory=pinned, drop_last=drop,
                                       generator=generator))
     return tuple(loaders)
+
+# %% ../nbs/06_data.ipynb #83b05ca2
+def _check_part(part: Any, i: int) -> None:
+    "Raise `ConfigError` for what is no data set: inputs without their targets, or several parts in one."
+    if isinstance(part, (torch.Tensor, np.ndarray)):
+        raise ConfigError("inputs and targets go together, as one part: dataloaders((inputs, targets)).", place="dataloaders")
+    if isinstance(part, (tuple, list)) and 0 < len(part) < 6 and all(_is_part(member) for member in part):
+        raise ConfigError("these are several parts; give them one by one: dataloaders(*parts).", place="dataloaders")
+    if not hasattr(part, "__getitem__") and not isinstance(part, IterableDataset):
+        raise ConfigError(f"part {i} is no data set but {type(part).__name__}.", place="dataloaders")
+
+
+def _is_part(member: Any) -> bool:
+    "Whether this is a data set, or a tuple of tensors with equally many rows, more than one."
+    if not isinstance(member, (tuple, list)):
+        return isinstance(member, Dataset)
+    return bool(member) and all(isinstance(t, torch.Tensor) and t.ndim for t in member) and len({len(t) for t in member} | {1}) == 2
 
 # %% ../nbs/06_data.ipynb #93a1e5a6
 def _in_memory(part: Any) -> tuple[torch.Tensor, ...] | None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from .core import ConfigError, Registry, check_keys, check_params, nearest
 
-# %% ../nbs/05_optimizers.ipynb #e288f661
+# %% ../nbs/05_optimizers.ipynb #52ea5e78
 def _groups(params: Any, place: str) -> list[dict[str, Any]]:
     "The parameters as a list of group dicts with lists of tensors or (name, tensor) pairs, or a `ConfigError`."
     if isinstance(params, nn.Module):
@@ -36,6 +36,9 @@ def _groups(params: Any, place: str) -> list[dict[str, Any]]:
             raise ConfigError(f"a parameter of shape {tuple(tensor.shape)} is in group {seen[id(tensor)]} and again in "
                               f"group {i}; it would be updated twice.", place=place)
         seen[id(tensor)] = i
+    if seen and not any(tensor.requires_grad for group in groups for tensor in _tensors(group)):
+        raise ConfigError("none of these tensors wants a gradient, so nothing would be trained; state_dict() gives detached "
+                          "ones: use model.parameters().", place=place)
     if not seen:
         raise ConfigError("there are no parameters. A generator like model.parameters() can be used only once: call it "
                           "again for each optimizer.", place=place)
@@ -93,11 +96,13 @@ class _TwoRules(torch.optim.Optimizer):
             inner.step()
         return loss
 
-# %% ../nbs/05_optimizers.ipynb #1f0bd2ae
+# %% ../nbs/05_optimizers.ipynb #9f6aec52
 class MuonWithAdamW(_TwoRules):
     """Muon for the weights with two dimensions, AdamW for the rest.
 
-    With `adjust_lr_fn="match_rms_adamw"` Muon's steps are as long as AdamW's, so that one rate serves both.
+    With `adjust_lr_fn="match_rms_adamw"` Muon's steps are as long as AdamW's, so that one rate serves both. The rule is
+    chosen by the number of dimensions alone: an embedding and the last layer get Muon too, though its source advises
+    AdamW for those two.
     Source: K. Jordan et al., Muon, 2024; J. Liu et al., Muon is Scalable for LLM Training, 2025.
     """
 
@@ -171,7 +176,9 @@ def _with_fused(entry: Callable, groups: list[dict[str, Any]], params: dict[str,
     ready = not said and all(has_fused_kernel(entry, *kind) for kind in kinds)
     return params | {"fused": True} if ready else params
 
-# %% ../nbs/05_optimizers.ipynb #3b1d4d80
+# %% ../nbs/05_optimizers.ipynb #959b966f
+_NUMBERS = {"lr", "momentum", "dampening", "weight_decay", "alpha", "eps", "rho", "lr_decay", "initial_accumulator_value", "momentum_decay",
+            "ns_steps"}
 _OTHER_NAMES = {"learning_rate": "lr", "epsilon": "eps", "beta_1": "betas", "beta_2": "betas", "rho": "alpha"}
 
 
@@ -194,7 +201,7 @@ def _plain_name(name: str) -> str:
     "A name as registries keep it."
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
-# %% ../nbs/05_optimizers.ipynb #bc8ddf8c
+# %% ../nbs/05_optimizers.ipynb #0f5152f0
 def _make(name: str, groups: list[dict[str, Any]], params: dict[str, Any]) -> torch.optim.Optimizer:
     "Build a registered optimizer; what torch objects to becomes a `ConfigError`."
     entry, place = OPTIMIZERS[name], f"optimizer {name!r}"
@@ -204,8 +211,11 @@ def _make(name: str, groups: list[dict[str, Any]], params: dict[str, Any]) -> to
             raise ConfigError(f"torch calls {key!r} {_OTHER_NAMES[key]!r}.", place=place)
     check_params(entry, params, place=place, skip=1)
     for part in (params, *groups):
-        if "lr" in part and not isinstance(part["lr"], torch.Tensor):
-            _number(part["lr"], f"{place}.lr")
+        for key in _NUMBERS & part.keys():
+            default = accepted[key].default if key in accepted else None
+            if key == "lr" or (isinstance(default, Real) and not isinstance(default, bool)):
+                if not isinstance(part[key], torch.Tensor):
+                    _number(part[key], f"{place}.{key}")
     try:
         return entry(groups, **_with_fused(entry, groups, params))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -266,7 +276,7 @@ BUILDER_DEFAULTS: dict[str, dict[str, Any]] = {  # Keras's defaults, and the fla
 CLIPPING_KEYS = {"gradient_clipping_by_value": "clipvalue", "gradient_clipping_by_norm_local": "clipnorm",
                  "gradient_clipping_by_norm": "global_clipnorm"}
 
-# %% ../nbs/05_optimizers.ipynb #0224bc36
+# %% ../nbs/05_optimizers.ipynb #310afd90
 @torch.no_grad()
 def _clip(optimizer: torch.optim.Optimizer, key: str, threshold: float) -> None:
     """Clip the gradients of an optimizer in place, as Keras does; scaled ones by a threshold that is scaled too."""
@@ -288,7 +298,7 @@ def _clip(optimizer: torch.optim.Optimizer, key: str, threshold: float) -> None:
     for g, norm in zip(grads, norms, strict=True):
         g.mul_((bound / norm).clamp(max=1.0).to(g))
 
-# %% ../nbs/05_optimizers.ipynb #e3b8cbbb
+# %% ../nbs/05_optimizers.ipynb #edd741e8
 def _before_step(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
     """The step pre-hook of `optimizer_builder`."""
     found = getattr(optimizer, "found_inf", None)
@@ -297,6 +307,8 @@ def _before_step(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[t
     step, met = optimizer.param_groups[0].get("step_count", 0), float(optimizer.param_groups[0]["lr"])
     for group in optimizer.param_groups:
         _set_rate(optimizer, group, met, step)
+        if optimizer.decays and ("decoupled_decay" not in group or group["weight_decay"]):  # a group that was added on the way
+            group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
         if "epsilon" in group:  # Keras adds epsilon before the bias correction, torch after it
             group["eps"] = group["epsilon"] / math.sqrt(1 - group["betas"][1] ** (step + 1))
         if group.get("decoupled_decay"):
@@ -308,13 +320,17 @@ def _before_step(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[t
         group["step_count"] = step + 1
     return _clip_or_wrap(optimizer, args, kwargs) if optimizer.clips else None
 
-# %% ../nbs/05_optimizers.ipynb #fa6a1464
+# %% ../nbs/05_optimizers.ipynb #0742e548
 def _set_rate(optimizer: Any, group: dict[str, Any], met: float, step: int) -> None:
-    "Set a group's rate to what the function says, times the group's ratio; a new group's is to the rate it met."
+    "Set a group's rate to what the function says, times the group's ratio; a new group's is to the rate it met, or 1."
     if optimizer.follows is None:
         return
+    found = float(group["lr"])
+    if found != group.get("rate_set", found):
+        raise ConfigError(f"something else changed the rate from {group['rate_set']:g} to {found:g}, perhaps a torch scheduler; "
+                          "set optimizer.follows = None to leave the rate to it.", place="learning_rate")
     if "rate_ratio" not in group:  # a group that was added on the way
-        group["rate_ratio"] = float(group["lr"]) / met if met else 1.0
+        group["rate_ratio"] = found / met if met and found != optimizer.defaults["lr"] else 1.0
     rate = float(optimizer.follows(step)) * group["rate_ratio"]
     if not 0 <= rate < math.inf:
         raise ConfigError(f"at step {step} it gives {rate!r}, and a rate is a number of at least 0.", place="learning_rate")
@@ -322,6 +338,7 @@ def _set_rate(optimizer: Any, group: dict[str, Any], met: float, step: int) -> N
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
+    group["rate_set"] = float(group["lr"])
 
 # %% ../nbs/05_optimizers.ipynb #7d0bc59b
 def _clip_or_wrap(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
@@ -338,7 +355,7 @@ def _clip_or_wrap(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[
 
     return ((args[0], clipped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": clipped})
 
-# %% ../nbs/05_optimizers.ipynb #53a1cf4c
+# %% ../nbs/05_optimizers.ipynb #a91cf21b
 class KerasRule(torch.optim.Optimizer):
     """RMSprop, Adagrad and Adamax with Keras's numbers: where epsilon stands differs from torch's; decay is decoupled."""
 
@@ -362,7 +379,7 @@ class KerasRule(torch.optim.Optimizer):
                     p.sub_(self.rule(p.grad, self.state[p], group))
         return loss
 
-# %% ../nbs/05_optimizers.ipynb #0bd6ccf2
+# %% ../nbs/05_optimizers.ipynb #3918fd48
 def _kept(state: dict[str, Any], name: str, like: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
     "A tensor of the state, made when it is not there yet."
     if name not in state:
@@ -380,7 +397,7 @@ def _keras_rmsprop(g: torch.Tensor, state: dict[str, Any], group: dict[str, Any]
     change = group["lr"] * g / (variance + group["epsilon_inside"]).sqrt()
     return _kept(state, "momentum", g).mul_(group["momentum"]).add_(change) if group["momentum"] else change
 
-# %% ../nbs/05_optimizers.ipynb #8a91ae77
+# %% ../nbs/05_optimizers.ipynb #22c40165
 def _keras_adagrad(g: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> torch.Tensor:
     """Epsilon inside the root."""
     total = _kept(state, "accumulator", g, group["initial_accumulator_value"]).addcmul_(g, g)
@@ -407,10 +424,18 @@ _OF_TYPES = {key: "type " + " and ".join(name for name, keys in BUILDER_DEFAULTS
 _RANGES = {"beta_1": (0.0, 1 - 1e-12), "beta_2": (0.0, 1 - 1e-12), "rho": (0.0, 1.0), "momentum": (0.0, 1.0),
            "epsilon": (0.0, math.inf), "initial_accumulator_value": (0.0, math.inf), "weight_decay": (0.0, math.inf)}
 
-# %% ../nbs/05_optimizers.ipynb #5b4d393e
+# %% ../nbs/05_optimizers.ipynb #e624450d
+def _check_clipping_words(given: Mapping[str, Any]) -> None:
+    "Raise `ConfigError` for a clipping key in Keras's own words."
+    for ours, theirs in CLIPPING_KEYS.items():
+        if theirs in given:
+            raise ConfigError(f"`{theirs}` is called `{ours}` here.", place="optimizer")
+
+
 def _check_names(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     "Raise `ConfigError` for a key that this type does not have, with those it has and their defaults."
     accepted = [*(f"{key}={value!r}" for key, value in defaults.items()), *CLIPPING_KEYS, "fused"]
+    _check_clipping_words(given)
     for key in given.keys() - defaults.keys():
         belongs = {**_OF_TYPES, **_ELSEWHERE}.get(key)
         near = nearest(key, [*defaults, *CLIPPING_KEYS, "fused"])
@@ -428,7 +453,7 @@ def _check_values(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
     if params.get("nesterov") and not params["momentum"]:
         raise ConfigError("nesterov needs a momentum above 0.", place="optimizer.nesterov")
 
-# %% ../nbs/05_optimizers.ipynb #f39feae5
+# %% ../nbs/05_optimizers.ipynb #3e7af167
 def _read_config(config: Any) -> tuple[str, dict[str, Any], str | None, float, bool | None]:
     "Type, parameters with their defaults, the clipping key or None, its threshold, and what is said about `fused`."
     check_keys(config, None, ["type"], "optimizer")
@@ -439,6 +464,7 @@ def _read_config(config: Any) -> tuple[str, dict[str, Any], str | None, float, b
     given = {key: value for key, value in config.items() if key not in ("type", "fused", *CLIPPING_KEYS)}
     defaults = BUILDER_DEFAULTS.get(name)
     if defaults is None:  # torch's words
+        _check_clipping_words(given)
         check_keys(given, None if not _ELSEWHERE.keys() & given else [], (), "optimizer", _ELSEWHERE)
     else:
         _check_names(given, defaults)
@@ -472,7 +498,7 @@ def _torch_words(name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]
         return name, {"rho": params["rho"], "eps": params["epsilon"], "weight_decay": decay}
     return name, {**params, "weight_decay": decay}
 
-# %% ../nbs/05_optimizers.ipynb #416a34eb
+# %% ../nbs/05_optimizers.ipynb #88c35575
 def _rated(groups: list[dict[str, Any]], learning_rate: Any) -> list[dict[str, Any]]:
     "The groups, with the ratio of their rates when the rate is a function of the step."
     if not callable(learning_rate):
@@ -483,19 +509,34 @@ def _rated(groups: list[dict[str, Any]], learning_rate: Any) -> list[dict[str, A
                           "the first group count: give every group one, or none.", place="params")
     rates = [_number(group["lr"], f"params[{i}].lr", above=True) for i, group in enumerate(groups)] if own else [1.0] * len(groups)
     start = _number(learning_rate(0), "learning_rate(0)")
-    return [{**group, "lr": start * rate / rates[0], "rate_ratio": rate / rates[0]} for group, rate in zip(groups, rates, strict=True)]
+    return [{**group, "lr": start * rate / rates[0], "rate_ratio": rate / rates[0], "rate_set": start * rate / rates[0]}
+            for group, rate in zip(groups, rates, strict=True)]
 
-# %% ../nbs/05_optimizers.ipynb #afcc71bf
+# %% ../nbs/05_optimizers.ipynb #851e083d
+_HOOK_DECAYS = {*_KERAS_RULES, "sgd", "adadelta"}  # where the hook decays, as torch has no decoupled decay there
+
+
+def _remember(optimizer: Any, name: str, params: dict[str, Any]) -> None:
+    "What the hook needs, and the defaults of groups that are added later. (A new group's decay is moved by the hook.)"
+    optimizer.decays = name in _HOOK_DECAYS
+    if optimizer.decays:
+        optimizer.defaults["weight_decay"] = params["weight_decay"] or 0.0
+    elif name in ("adam", "adamw"):
+        optimizer.defaults["epsilon"] = params["epsilon"]
+
+# %% ../nbs/05_optimizers.ipynb #a82ac765
 def _build_torch(name: str, params: dict[str, Any], learning_rate: Any, groups: list[dict[str, Any]], fused: bool | None) -> Any:
     "The torch optimizer with what its hook needs in the groups."
-    rate = 0.0 if callable(learning_rate) else _number(learning_rate, "learning_rate")
     groups = _rated(groups, learning_rate)
+    rate = float(learning_rate(0)) if callable(learning_rate) else _number(learning_rate, "learning_rate")
     if name not in BUILDER_DEFAULTS:
         return _make(name, groups, {**params, "lr": rate, **({} if fused is None else {"fused": fused})})
-    if name in _KERAS_RULES or name in ("sgd", "adadelta"):  # decay in the hook
+    if name in _HOOK_DECAYS:
         groups = [{**g, "weight_decay": 0.0, "decoupled_decay": g.get("weight_decay", params["weight_decay"]) or 0.0} for g in groups]
         params = {**params, "weight_decay": 0.0}
     if name in _KERAS_RULES:
+        if fused:
+            raise ConfigError(f"there is no fused kernel for {name!r}; leave `fused` out.", place="optimizer.fused")
         options = {"epsilon_inside" if key == "epsilon" else key: value for key, value in params.items()}
         return KerasRule(groups, _KERAS_RULES[name], rate, **options)
     if name in ("adam", "adamw"):
@@ -525,7 +566,7 @@ def _build_keras(name: str, params: dict[str, Any], learning_rate: Any, key: str
         learning_rate = _number(learning_rate, "learning_rate")
     return kinds[name](learning_rate, **params, **({CLIPPING_KEYS[key]: threshold} if key else {}))
 
-# %% ../nbs/05_optimizers.ipynb #b2350519
+# %% ../nbs/05_optimizers.ipynb #916952b9
 def optimizer_builder(
     config: Mapping[str, Any],  # flat dict: `type`, its parameters (see BUILDER_DEFAULTS), at most one clipping key, `fused`
     learning_rate: Any,  # a number, or a function of the step (a schedule): then groups keep the ratios of their `lr`
@@ -538,7 +579,8 @@ def optimizer_builder(
     with momentum scales the whole velocity by the new rate, Keras only what is added to it; RAdam and Muon are torch's
     alone, and Muon takes torch's words. The torch optimizer clips in a step pre-hook, in any loop, under `GradScaler` and
     fused too. It has the attributes `clips` (the clipping key or None) and `follows` (the function of the step or None;
-    set it to None to take the rate into your own hands). torch does not copy hooks: build a copy anew and load the
+    set it to None to take the rate into your own hands, or to
+    give it to a torch scheduler). `fused` is torch's; Keras ignores it. torch does not copy hooks: build a copy anew and load the
     `state_dict`. Raises `ConfigError` with the key and what would be accepted.
     """
     if framework not in ("torch", "keras"):
@@ -549,6 +591,7 @@ def optimizer_builder(
     if params is None:
         raise ConfigError("torch needs the parameters: optimizer_builder(config, learning_rate, model.parameters()).", place="params")
     optimizer = _build_torch(name, values, learning_rate, _groups(params, "params"), fused)
+    _remember(optimizer, name, values)
     optimizer.clips, optimizer.clip_threshold = key, threshold
     optimizer.follows = learning_rate if callable(learning_rate) else None
     for group in optimizer.param_groups:

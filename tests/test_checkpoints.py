@@ -186,6 +186,7 @@ def test_save_and_load_go_on(tmp_path):
     second.load(first.save(tmp_path / "deep" / "a.pt"))
     second.fit(data(shuffle=True, seed=1), epochs=3, verbose=0)
     assert same(weights(second), weights(whole)) and second.history["loss"] == whole.history["loss"]
+    assert second.pending is None and second.fit(data(), verbose=0)["epoch"] == [1, 2, 3, 4, 5, 6] and not second.resumed
 
 
 def test_a_state_of_a_trainer_that_never_trained(tmp_path):

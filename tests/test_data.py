@@ -66,6 +66,19 @@ def test_targets(file, cells, classes, targets, names):
     assert table.targets.dtype == (torch.float32 if names is None else torch.int64)
 
 
+def test_whole_numbers_that_are_hardly_classes(file):
+    def rows(count, kinds):
+        return file("a,b\n" + "".join(f"{i},{i % kinds}\n" for i in range(count)))
+
+    with pytest.raises(ConfigError, match="'b' has 214 different whole numbers: say classes=False"):
+        d.tabular(rows(442, 214), None, "b")
+    with pytest.raises(ConfigError, match="21 different"):
+        d.tabular(rows(40, 21), None, "b")
+    assert d.tabular(rows(442, 214), None, "b", classes=False).targets.dtype == torch.float32
+    assert len(d.tabular(rows(442, 214), None, "b", classes=True).classes) == 214
+    assert len(d.tabular(rows(40, 20), None, "b").classes) == 20 and len(d.tabular(rows(400, 40), None, "b").classes) == 40
+
+
 def test_odd_but_right_files(file):
     assert d.tabular(file("\ufeffa,b\r\n1,x\r\n\r\n2,y\r\n"), None, "b").features == ("a",)
     assert d.tabular(file('a;"b c"\n1;x\n2;y\n'), ["a"], "b c", delimiter=";").inputs.tolist() == [[1.0], [2.0]]
@@ -256,6 +269,40 @@ def test_standardizer_constant_columns_images_state_and_errors():
             d.Standardizer(wrong)
 
 
+def test_standardizer_refuses_what_would_broadcast_and_tuples():
+    x = torch.rand(5, 3)
+    scale = d.Standardizer(x)
+    for wrong in (torch.rand(4, 1), torch.rand(3, 4), torch.rand(4), torch.tensor(1.0)):
+        for way in (scale, scale.inverse):
+            with pytest.raises(ConfigError, match=r"\(rows, 3\) are needed, not"):
+                way(wrong)
+    assert scale(x[0]).shape == (3,) and scale(x.expand(2, 5, 3)).shape == (2, 5, 3)
+    with pytest.raises(ConfigError, match=r"\(rows, 3, 4, 4\)"):
+        d.Standardizer(torch.rand(5, 3, 4, 4))(torch.rand(2, 1, 4, 4))
+    train, _ = d.split((x.repeat(4, 1), torch.arange(20) % 2), (0.5, 0.5))
+    with pytest.raises(ConfigError, match=r"give `train\[0\]`"):
+        d.Standardizer(train)
+
+
+def test_rows_that_are_shared_in_every_type(file):
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool):
+        x = torch.tensor([[1, 0], [0, 0], [1, 1]]).to(dtype)
+        assert d.shared_rows(x, x[1:]) == 2 and d.unique_rows(torch.cat([x, x])).tolist() == [0, 1, 2], dtype
+    zero = torch.zeros(2, 3)
+    assert d.shared_rows(zero, -zero) == 2 and d.unique_rows(torch.cat([zero, -zero])).tolist() == [0]
+    big = torch.tensor([[2**60 + 1], [2**60]])
+    assert d.unique_rows(big).tolist() == [0, 1]  # whole numbers are compared as they are
+    with pytest.raises(ConfigError, match="float32 and torch.float64"):
+        d.shared_rows(zero, zero.double())
+    for wrong in ([1.0], None, torch.tensor(1.0)):
+        with pytest.raises(ConfigError, match="shared_rows"):
+            d.shared_rows(wrong, zero)
+        with pytest.raises(ConfigError, match="unique_rows"):
+            d.unique_rows(wrong)
+    table = d.tabular(file("a,b,c\n1,2,0\n3,4,1\n1,2,0\n"), None, "c")
+    assert d.shared_rows(table, table) == 3 and d.unique_rows(table).tolist() == [0, 1]
+
+
 def test_rows_that_are_shared():
     first, second = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[3.0, 4.0], [3.0, 4.0], [2.0, 1.0]])
     assert d.shared_rows(first, second) == 2 and d.shared_rows(second, first) == 1
@@ -333,8 +380,32 @@ def test_tensor_loader_details():
     torch.manual_seed(3)
     assert d.TensorLoader(x, shuffle=True).seed == one
     assert len(d.TensorLoader(x).dataset) == 4
-    with pytest.raises(ConfigError, match="2 batches an epoch, this one has 4"):
-        d.TensorLoader(x, batch_size=1).load_state_dict(d.TensorLoader(x, batch_size=2).state_dict())
+
+
+def test_tensor_loader_states_that_do_not_fit():
+    x = torch.zeros(10, 2)
+
+    def loader(x=x, **options):
+        return d.TensorLoader(x, **{"batch_size": 4, "seed": 0, **options})
+
+    state = loader().state_dict()
+    others = {"batch_size": loader(batch_size=5), "rows": loader(x[:9]), "shuffle": loader(shuffle=True),
+              "drop_last": loader(drop_last=True)}
+    for key, other in others.items():
+        with pytest.raises(ConfigError, match=f"{key}=.*this one has {key}="):
+            other.load_state_dict(state)
+    older = {key: state[key] for key in ("seed", "epoch", "batch", "batches")}
+    loader().load_state_dict(older)
+    with pytest.raises(ConfigError, match="batches=3, this one has batches=5"):
+        loader(batch_size=2).load_state_dict(older)
+    for wrong, word in (({}, "seed, epoch, batch, batches missing"), (None, "no state"), ({**state, "seed": "a"}, "seed"),
+                        ({**state, "epoch": 1.5}, "epoch"), ({**state, "batch": -1}, "batch")):
+        with pytest.raises(ConfigError, match=word):
+            loader().load_state_dict(wrong)
+    for seed in ("a", 1.7, -1, True):
+        for shuffle in (False, True):
+            with pytest.raises(ConfigError, match="TensorLoader.seed"):
+                loader(seed=seed, shuffle=shuffle)
 
 
 @pytest.mark.parametrize(("tensors", "kwargs", "word"), [
@@ -385,6 +456,21 @@ def test_dataloaders_with_workers_are_the_same():
     wrapped = torch.utils.data.ConcatDataset([rows])
     batches = [[batch[0].tolist() for batch in d.dataloaders(wrapped, batch_size=7, seed=2, num_workers=n)[0]] for n in (0, 2)]
     assert batches[0] == batches[1] and sorted(sum(batches[0], [])) == list(range(30))
+
+
+def test_dataloaders_refuse_what_would_be_silently_wrong():
+    x, y = torch.rand(20, 3), torch.arange(20) % 2
+    for parts in ((x, y), (x.numpy(), y.numpy()), ((x, y), x)):
+        with pytest.raises(ConfigError, match=r"as one part: dataloaders\(\(inputs, targets\)\)"):
+            d.dataloaders(*parts)
+    subsets = random_split(TensorDataset(x, y), [15, 5])
+    for parts in (d.split((x, y), (0.8, 0.2)), tuple(subsets), [TensorDataset(x, y)], [TensorDataset(x, y), (x, y)]):
+        with pytest.raises(ConfigError, match=r"dataloaders\(\*parts\)"):
+            d.dataloaders(parts)
+    inputs_first = next(iter(d.dataloaders((x, torch.arange(20)))[0]))
+    assert torch.equal(x[inputs_first[1]], inputs_first[0])  # they stay together
+    samples = [(row, label) for row, label in zip(x, y, strict=True)]  # a list of rows is a data set
+    assert isinstance(d.dataloaders(samples)[0], DataLoader) and len(d.dataloaders(samples[:3], samples[:2], batch_size=2)[0]) == 2
 
 
 @pytest.mark.parametrize(("parts", "kwargs", "word"), [

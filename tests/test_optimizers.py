@@ -116,6 +116,17 @@ def test_parameters_that_cannot_be_trained(params, word):
         o.get_optimizer("sgd", params)
 
 
+def test_parameters_that_want_no_gradient():
+    model = net()
+    for params in (model.state_dict().values(), model.state_dict().items(), [{"params": [torch.zeros(2)]}]):
+        with pytest.raises(ConfigError, match=r"state_dict\(\) gives detached"):
+            o.get_optimizer("sgd", params)
+        with pytest.raises(ConfigError, match=r"params: none of these tensors"):
+            o.optimizer_builder({"type": "sgd"}, 0.1, params)
+    model[0].requires_grad_(False)
+    assert len(o.get_optimizer("sgd", model.parameters()).param_groups[0]["params"]) == 6  # some frozen ones are fine
+
+
 def test_a_parameter_given_twice():
     p = nn.Parameter(torch.zeros(4, 2))
     with pytest.raises(ConfigError, match=r"\(4, 2\) is in group 0 and again in group 1"):
@@ -129,6 +140,10 @@ def test_a_parameter_given_twice():
     ("sgd", {"nesterov": True, "momentum": 0}, "momentum"), ("adam", {"betas": (0.9, 1.0)}, "beta"),
     ("adam", {"betas": 0.9}, "optimizer 'adam'"), ("adam", [("lr", 1)], "a dict is needed"),
     ("adam", {"fused": True, "foreach": True}, "fused"),
+    ("sgd", {"momentum": "0.9"}, "'sgd'.momentum: a number is needed, not the text"),
+    ("sgd", {"weight_decay": None}, "'sgd'.weight_decay: a number is needed, not None"),
+    ("rmsprop", {"alpha": math.nan}, "'rmsprop'.alpha: a number"), ("muon", {"ns_steps": "5"}, "'muon'.ns_steps: a number"),
+    ("sgd", {"momentum": -1.0}, "momentum"), ("adam", {"eps": "1e-8"}, "'adam'.eps: a number"),
 ])
 def test_wrong_names_and_arguments(name, params, word):
     with pytest.raises(ConfigError, match=word):
@@ -401,6 +416,80 @@ def test_groups_keep_their_ratios_and_new_groups_join():
         o.optimizer_builder({"type": "sgd"}, lambda step: 1.0, [{"params": [p], "lr": 2.0}, {"params": [q]}])
 
 
+HOOKED = ["sgd", "rmsprop", "adadelta", "adagrad", "adamax"]
+TYPES = [*HOOKED, "adam", "adamw", "nadam", "radam"]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("own", [None, 0.0, 0.2])
+def test_a_group_added_later_steps_like_one_from_the_beginning(kind, own):
+    config = {"type": kind, "weight_decay": 0.3, **({} if kind == "sgd" else {"epsilon": 0.01})}
+
+    def group(w):
+        return {"params": [w], **({} if own is None else {"weight_decay": own})}
+
+    def walk(late):
+        other, w = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor([1.0, -2.0]))
+        if late:
+            optimizer = o.optimizer_builder(config, 0.1, [other])
+            optimizer.add_param_group(group(w))
+        else:
+            optimizer = o.optimizer_builder(config, 0.1, [{"params": [other]}, group(w)])
+        for step in range(4):
+            w.grad = torch.tensor([0.02, -0.03]) * (step + 1)
+            optimizer.step()
+        return w.detach()
+
+    torch.testing.assert_close(walk(True), walk(False), rtol=0, atol=0)
+    w = nn.Parameter(torch.ones(1))
+    optimizer = o.optimizer_builder(config, 0.1, [nn.Parameter(torch.ones(1))])
+    optimizer.add_param_group(group(w))
+    w.grad = torch.zeros(1)
+    optimizer.step()
+    assert math.isclose(w.item(), 1 - 0.1 * (0.3 if own is None else own), rel_tol=1e-6)  # decay alone
+
+
+@pytest.mark.parametrize("kind", [*TYPES, "muon"])
+def test_a_group_added_later_follows_the_function(kind):
+    first, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = o.optimizer_builder({"type": kind}, lambda step: 0.1 / (step + 1), [first])
+    first.grad, late.grad = torch.ones(2), torch.ones(2)
+    optimizer.step()
+    optimizer.step()
+    optimizer.add_param_group({"params": [late]})
+    assert optimizer.param_groups[1]["lr"] == 0.1
+    optimizer.step()
+    assert optimizer.param_groups[1]["lr"] == optimizer.param_groups[0]["lr"] == 0.1 / 3
+    assert not torch.equal(late, torch.ones(2))
+
+
+def test_decay_set_by_hand_stays_decoupled():
+    w = nn.Parameter(torch.ones(1))
+    optimizer = o.optimizer_builder({"type": "adagrad"}, 0.1, [w])
+    optimizer.param_groups[0]["weight_decay"], w.grad = 0.5, torch.zeros(1)
+    optimizer.step()
+    assert math.isclose(w.item(), 0.95, rel_tol=1e-6)
+
+
+def test_a_scheduler_beside_a_function_is_refused():
+    w = nn.Parameter(torch.zeros(1))
+    optimizer = o.optimizer_builder({"type": "sgd"}, lambda step: 0.1, [w])
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1)
+    w.grad = torch.ones(1)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    with pytest.raises(ConfigError, match="from 0.1 to 0.01.*follows = None"):
+        optimizer.step()
+    optimizer.follows = None
+    optimizer.step()
+    assert math.isclose(w.item(), -0.21, rel_tol=1e-5)
+    warm = o.optimizer_builder({"type": "sgd"}, lambda step: 0.1, [w])
+    torch.optim.lr_scheduler.LinearLR(warm, 0.5)  # changes the rate before the first step
+    with pytest.raises(ConfigError, match="something else changed the rate"):
+        warm.step()
+
+
 def test_follows_can_be_taken_away():
     w = nn.Parameter(torch.zeros(1))
     optimizer = o.optimizer_builder({"type": "sgd"}, lambda step: 0.1, [w])
@@ -465,6 +554,9 @@ def test_decay_of_groups_is_kept():
     ({"type": "adam", "gradient_clipping_by_norm": 1.0, "gradient_clipping_by_norm_local": 1.0}, "at most one"),
     ({"type": "adamw", "weight_decay": None}, None), ({"type": "muon", "no_such": 1}, "unknown argument"),
     ({"type": "adam", "weight_decay": math.inf}, "number is needed"),
+    ({"type": "adam", "clipnorm": 1.0}, "`clipnorm` is called `gradient_clipping_by_norm_local`"),
+    ({"type": "sgd", "global_clipnorm": 1.0}, "is called `gradient_clipping_by_norm` here"),
+    ({"type": "muon", "clipvalue": 1.0}, "is called `gradient_clipping_by_value` here"),
 ])
 def test_configs_that_are_wrong(config, word):
     for framework in ("torch", "keras"):
@@ -472,6 +564,13 @@ def test_configs_that_are_wrong(config, word):
             continue
         with pytest.raises(ConfigError, match=word):
             o.optimizer_builder(config, 0.1, net().parameters(), framework)
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "adagrad", "adamax"])
+def test_fused_is_not_promised_where_there_is_no_kernel(kind):
+    with pytest.raises(ConfigError, match="no fused kernel"):
+        o.optimizer_builder({"type": kind, "fused": True}, 0.1, net().parameters())
+    assert o.optimizer_builder({"type": kind, "fused": False}, 0.1, net().parameters()).clips is None
 
 
 def test_other_arguments_that_are_wrong():

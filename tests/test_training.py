@@ -532,6 +532,16 @@ def test_early_stopping_gives_the_best_weights_back():
         trainer(callbacks=[EarlyStopping("val_los")]).fit(batches(), batches(), verbose=0)
 
 
+def test_min_delta_asks_for_more():
+    class Slow(Callback):
+        def epoch_end(self, trainer):
+            trainer.history.rows[-1]["val_loss"] = 5.0 - 0.1 * trainer.epoch
+
+    assert len(trainer(callbacks=[Slow(), EarlyStopping(patience=3)]).fit(batches(), batches(), epochs=9, verbose=0)) == 9
+    t = trainer(callbacks=[Slow(), EarlyStopping(patience=3, min_delta=0.5)])
+    assert len(t.fit(batches(), batches(), epochs=9, verbose=0)) == 4  # 4.9 is the best; 4.8, 4.7 and 4.6 are not 0.5 below
+
+
 def test_patience_of_zero_and_bad_patience():
     class Bump(Callback):
         def epoch_end(self, trainer):
@@ -594,6 +604,14 @@ def test_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(tmp_path)).Reload()
     assert {"loss", "val_loss", "lr"} <= set(events.Tags()["scalars"]) and len(events.Scalars("loss")) == 2
+
+
+def test_tensorboard_over_two_fits(tmp_path):
+    t = trainer(callbacks=[TensorBoardLogger(tmp_path)])
+    t.fit(batches(), epochs=2, verbose=0)
+    t.fit(batches(), epochs=2, verbose=0)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    assert [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("loss")] == [1, 2, 3, 4]
 
 
 def test_history(tmp_path):

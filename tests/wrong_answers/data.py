@@ -59,6 +59,30 @@ def scales_in_place(train, test):
     return train.sub_(mean).div_(std), test.sub_(mean).div_(std)
 
 
+@wrong("data.scale_both", case="a narrow column", word="expected")
+def raises_every_small_deviation_to_one(train, test):
+    std = train.std(0, correction=0).clamp(min=1.0)
+    return (train - train.mean(0)) / std, (test - train.mean(0)) / std
+
+
+@wrong("data.test_rows", case="rounded up", word="expected")
+def rounds_down(labels, fraction):
+    chosen = []
+    for label in set(labels):
+        rows = [i for i, other in enumerate(labels) if other == label]
+        chosen += rows[len(rows) - int(fraction * len(rows) + 1e-9):]
+    return sorted(chosen)
+
+
+@wrong("data.test_rows", case="rising over classes", word="expected")
+def leaves_the_rows_in_the_order_of_their_classes(labels, fraction):
+    chosen = []
+    for label in sorted(set(labels)):
+        rows = [i for i, other in enumerate(labels) if other == label]
+        chosen += rows[len(rows) - round(fraction * len(rows)):]
+    return chosen
+
+
 @wrong("data.test_rows", case="unequal classes", word="expected")
 def takes_the_last_rows(labels, fraction):
     count = round(fraction * len(labels))
@@ -109,3 +133,8 @@ def divides_zero_by_zero(confusion):
 def weighs_by_the_class_sizes(confusion):
     f1 = 2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))
     return (f1 * confusion.sum(1)).sum() / confusion.sum()
+
+
+@wrong("data.macro_f1", case="neither true nor said", word="expected")
+def forgets_the_class_that_is_not_there(confusion):
+    return (2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))).mean()

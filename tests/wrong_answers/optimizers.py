@@ -76,6 +76,18 @@ def changes_the_weight_in_place(w, g, m, lr, betas, weight_decay):
     return w.mul_(1 - lr * weight_decay).sub_(lr * step), betas[1] * m + (1 - betas[1]) * g
 
 
+@wrong("optimizers.lion", case="the order", word="expected")
+def updates_the_velocity_first(w, g, m, lr, betas, weight_decay):
+    new_m = betas[1] * m + (1 - betas[1]) * g
+    return w * (1 - lr * weight_decay) - lr * torch.sign(betas[0] * new_m + (1 - betas[0]) * g), new_m
+
+
+@wrong("optimizers.lion", case="decay stays out of the velocity", word="expected")
+def remembers_the_decay(w, g, m, lr, betas, weight_decay):
+    step = torch.sign(betas[0] * m + (1 - betas[0]) * g)
+    return w * (1 - lr * weight_decay) - lr * step, betas[1] * m + (1 - betas[1]) * (g + weight_decay * w)
+
+
 @wrong("optimizers.clip_together", case="each below the limit", word="expected")
 def clips_each_alone(grads, limit):
     return [g * min(1.0, limit / max(g.norm().item(), 1e-12)) for g in grads]
