@@ -6,11 +6,12 @@
 __all__ = ['CheckpointError', 'CheckpointWarning', 'NotExactlyResumable', 'random_states', 'set_random_states', 'plain',
            'write_checkpoint', 'read_checkpoint', 'CheckpointFolder', 'check_replayable', 'Batches', 'batches_in']
 
-# %% ../nbs/08_checkpoints.ipynb #d2603521
+# %% ../nbs/08_checkpoints.ipynb #6ec9f55e
 import contextlib
 import hashlib
 import os
 import random
+import re
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset, Sampler
 
 from .core import ConfigError
 
@@ -210,7 +212,7 @@ def _what_is_wrong(path: Path, size: int, sealed: bool) -> str:
     return (f"is a torch file, but not a checkpoint of a Trainer (it holds {keys}, ...). "
             "Weights alone are loaded with model.load_state_dict(torch.load(path, weights_only=True)).")
 
-# %% ../nbs/08_checkpoints.ipynb #96d0bd86
+# %% ../nbs/08_checkpoints.ipynb #de7499d3
 class CheckpointFolder:
     """The checkpoints of one run: `step-00000120.pt` for the newest `keep`, and `best.pt`."""
 
@@ -224,8 +226,6 @@ class CheckpointFolder:
         self.folder, self.keep = Path(folder), keep
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{self.folder} is a file, and a folder is needed.", place="checkpoint_dir")
-        for left_over in self.folder.glob(".*.tmp"):
-            left_over.unlink(missing_ok=True)
 
     def paths(self, after: int = -1) -> list[Path]:
         """The numbered checkpoints of steps beyond `after`, newest first."""
@@ -233,6 +233,7 @@ class CheckpointFolder:
 
     def save(self, state: Mapping[str, Any], step: int, best: bool = False) -> Path:
         """Write the state of an optimizer step, then delete those that are no longer kept."""
+        _clear(self.folder)
         path = write_checkpoint(state, self.folder / f"step-{step:08d}.pt")
         if best:
             _copy(path, self.folder / "best.pt")
@@ -253,7 +254,7 @@ class CheckpointFolder:
             raise CheckpointError(f"none of the {len(reasons)} checkpoints in {self.folder} can be used: {' '.join(reasons)}")
         return None
 
-# %% ../nbs/08_checkpoints.ipynb #3f2c12f4
+# %% ../nbs/08_checkpoints.ipynb #2eddf10e
 def _copy(source: Path, target: Path) -> None:
     "A second name for a file, put in place at once; a copy where the disk has no hard links."
     import shutil
@@ -265,6 +266,27 @@ def _copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     os.replace(temporary, target)
+
+
+def _clear(folder: Path) -> None:
+    "Remove the temporary files of processes that were killed in the middle of a save."
+    for path in folder.glob(".*.pt.*.tmp"):
+        found = re.fullmatch(r"\.(step-\d+|best)\.pt\.(\d+)\.tmp", path.name)
+        if found and not _runs(int(found[2])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    "Whether there is a process of that number; on Windows, where asking would end it, we take it that there is."
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 # %% ../nbs/08_checkpoints.ipynb #27dd669a
 def check_replayable(
@@ -283,12 +305,13 @@ def check_replayable(
     raise NotExactlyResumable(f"{place} ({type(loader).__name__}) {why}. Give a DataLoader without persistent workers, a TensorLoader, "
                               "a list, or a loader with state_dict and load_state_dict; or accept other batches with resume='approximate'.")
 
-# %% ../nbs/08_checkpoints.ipynb #0dce4c42
+# %% ../nbs/08_checkpoints.ipynb #37fff50f
 class _Replayed:
     """A loader, with the random states on which its batches depend."""
 
     def __init__(self, loader: Any):
         self.loader, self.position = loader, 0
+        self.epoch = 0  # the number that samplers were told last
         self.generators, self.samplers = _generators(loader), _with_epochs(loader)
         self.start: dict[str, Any] = {}
         self.pending: dict[str, Any] | None = None
@@ -300,7 +323,7 @@ class _Replayed:
     def states(self) -> dict[str, Any]:
         """All random states: the global ones, and those of the loader's own generators."""
         return {"random": random_states(), "generators": [_generator_state(g) for g in self.generators],
-                "epochs": [sampler.epoch for sampler in self.samplers]}
+                "epochs": [getattr(sampler, "epoch", self.epoch) for sampler in self.samplers]}
 
     def set_states(self, states: dict[str, Any]) -> None:
         """Put them back."""
@@ -314,13 +337,14 @@ class _Replayed:
         """The rest of an epoch: fetch the used batches again from the epoch's start, then put the later random states back."""
         if not self.stateful():
             self.set_states(state["start"])
-        batches = iter(self.loader) if self.position != state["batches"] else iter(())
-        for _ in range(0 if self.stateful() or hasattr(self.loader, "__next__") else self.position):
+        once = self.stateful() or hasattr(self.loader, "__next__")
+        batches = iter(()) if once and self.position == state["batches"] else iter(self.loader)
+        for _ in range(0 if once else self.position):
             next(batches, None)
         self.set_states(state["now"])
         return batches
 
-# %% ../nbs/08_checkpoints.ipynb #8a95bdfd
+# %% ../nbs/08_checkpoints.ipynb #60bfcd84
 class Batches(_Replayed):
     """Goes through a loader, epoch after epoch; knows where it stands and can go on from there in another process."""
 
@@ -334,6 +358,7 @@ class Batches(_Replayed):
 
     def set_epoch(self, epoch: int) -> None:
         """Tell samplers that order by the number of the epoch (from 1)."""
+        self.epoch = epoch
         for sampler in self.samplers:
             sampler.set_epoch(epoch)
 
@@ -347,12 +372,20 @@ class Batches(_Replayed):
                 "now": self.states(), "start": self.start if self.position else {},
                 "loader": self.loader.state_dict() if self.stateful() else None}
 
+    def differs(self, state: dict[str, Any]) -> str | None:
+        """In what the loader of a state was another one than this, in words; None when it fits."""
+        if state["batches"] != batches_in(self.loader):
+            return f"gave {state['batches']} batches an epoch, and this one has {batches_in(self.loader)}"
+        then, now = len(state["now"]["generators"]), len(self.generators)
+        return None if then == now else f"held {then} random generators of its own, and this one holds {now}"
+
     def load_state_dict(self, state: dict[str, Any], exact: bool = True) -> None:
         """Go on from there: at once when an epoch was over, else when the batches are next asked for."""
-        if state["batches"] != batches_in(self.loader):
-            if exact:
-                raise CheckpointError(f"the checkpoint's loader gave {state['batches']} batches an epoch, and this one has "
-                                      f"{batches_in(self.loader)}: use the same data and batch size, or resume='approximate'.")
+        wrong = self.differs(state)
+        if wrong and exact:
+            raise CheckpointError(f"the checkpoint's loader {wrong}: use the same data and loader, or resume='approximate'.")
+        if wrong:
+            set_random_states(state["now"]["random"])
             return
         if state["loader"] is not None and self.stateful():
             self.loader.load_state_dict(state["loader"])
@@ -360,7 +393,7 @@ class Batches(_Replayed):
         self.position, self.start = state["position"], state["start"]
         self.pending = state if self.position else None
 
-# %% ../nbs/08_checkpoints.ipynb #05f8561d
+# %% ../nbs/08_checkpoints.ipynb #0cacd985
 def batches_in(loader: Any) -> int | None:
     """The number of batches of an epoch, or None when the loader does not know."""
     try:
@@ -378,13 +411,15 @@ def _pieces(loader: Any) -> list[Any]:
         if piece is None or any(piece is other for other in found):
             continue
         found.append(piece)
-        waiting += [getattr(piece, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+        held = getattr(piece, "__dict__", {}).values()
+        items = [item for value in held for item in (value[:1000] if isinstance(value, (list, tuple)) else [value])]
+        waiting += [item for item in items if isinstance(item, (Dataset, Sampler))]
     return found
 
 
 def _with_epochs(loader: Any) -> list[Any]:
     "Samplers that order by the number of the epoch, such as `DistributedSampler`."
-    return [piece for piece in _pieces(loader) if hasattr(piece, "set_epoch") and isinstance(getattr(piece, "epoch", None), int)]
+    return [piece for piece in _pieces(loader) if callable(getattr(piece, "set_epoch", None))]
 
 # %% ../nbs/08_checkpoints.ipynb #920b44c3
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)

@@ -392,12 +392,13 @@ def _for_metric(metric: Any, outputs: torch.Tensor, targets: torch.Tensor, crite
         targets = targets.argmax(dim=1)
     return outputs, targets
 
-# %% ../nbs/07_training.ipynb #93868178
+# %% ../nbs/07_training.ipynb #f7ccb115
 def _measured_state(measured: Measured) -> dict[str, Any]:
-    "The state of a metric in the middle of a pass, as tensors and lists."
-    metric = measured.metric
-    return {"sample": measured.sample, "seen": measured.seen, "updates": 0 if metric is None else metric._update_count,
-            "states": None if metric is None else dict(metric.metric_state)}
+    "The state of a metric in the middle of a pass, and of the metrics inside it, as tensors and lists."
+    inside = measured.metric.named_modules() if measured.metric is not None else []
+    return {"sample": measured.sample, "seen": measured.seen,
+            "states": {name: {"updates": part._update_count, "values": dict(part.metric_state)}
+                       for name, part in inside if _is_torchmetric(part)}}
 
 
 def _load_measured(measured: Measured, state: Mapping[str, Any], device: Any) -> None:
@@ -405,11 +406,11 @@ def _load_measured(measured: Measured, state: Mapping[str, Any], device: Any) ->
     measured.seen = _to_device(state["seen"], device)
     if state["sample"]:
         measured.make(*_to_device(state["sample"], device))
-    if state["states"] is not None:
-        measured.metric.to(device)
-        for name, value in state["states"].items():
-            setattr(measured.metric, name, _to_device(value, device))
-        measured.metric._update_count, measured.metric._computed = state["updates"], None
+    inside = dict(measured.metric.to(device).named_modules()) if state["states"] else {}
+    for name, own in state["states"].items():
+        for key, value in own["values"].items():
+            setattr(inside[name], key, _to_device(value, device))
+        inside[name]._update_count, inside[name]._computed = own["updates"], None
 
 # %% ../nbs/07_training.ipynb #f1ff824e
 class _Kept:
@@ -608,7 +609,7 @@ def _say(text: str) -> bool:
         return False
     return True
 
-# %% ../nbs/07_training.ipynb #627057cc
+# %% ../nbs/07_training.ipynb #e4dae28d
 class ProgressBar(Callback):
     """A tqdm bar over all batches, with the last epoch's results behind it (`verbose=1`)."""
 
@@ -640,8 +641,9 @@ class ProgressBar(Callback):
         self.seen, self.shown = 0, time.perf_counter()
 
     def fit_end(self, trainer: Any) -> None:
-        self.show()
-        self.bar.close()
+        if self.bar is not None:
+            self.show()
+            self.bar.close()
 
 # %% ../nbs/07_training.ipynb #069d60ae
 class EpochLines(Callback):
@@ -655,7 +657,7 @@ class EpochLines(Callback):
         values = "  ".join(f"{name} {_format(value)}" for name, value in row.items() if name not in ("epoch", "seconds"))
         self.heard = self.heard and _say(f"epoch {row['epoch']}/{trainer.last_epoch}  {values}")
 
-# %% ../nbs/07_training.ipynb #a8dd23c8
+# %% ../nbs/07_training.ipynb #fdb72e4c
 class TensorBoardLogger(Callback):
     """Writes every column of the history for TensorBoard: `tensorboard --logdir FOLDER`."""
 
@@ -675,7 +677,8 @@ class TensorBoardLogger(Callback):
             self.writer.add_scalar(name, value, trainer.epoch)
 
     def fit_end(self, trainer: Any) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
 # %% ../nbs/07_training.ipynb #30053fcb
 def _explain_failure(
@@ -738,13 +741,13 @@ def wrong_targets(criterion: Any, outputs: Any, targets: Any) -> str | None:
             return f"{name} takes targets as floats, 0.0 or 1.0, and these are {_shape(targets)}: use targets.float()."
     return None
 
-# %% ../nbs/07_training.ipynb #c2012b7e
+# %% ../nbs/07_training.ipynb #81a02739
 def _wrong_labels(name: str, outputs: torch.Tensor, targets: torch.Tensor, ignored: int) -> str | None:
     "What is wrong with class labels for a loss like cross-entropy."
     classes, equal = outputs.shape[1] if outputs.ndim > 1 else len(outputs), outputs.shape == targets.shape
-    if not equal and targets.dtype != torch.int64:
+    if not equal and targets.dtype not in (torch.int64, torch.uint8):
         return f"{name} takes labels as int64 class numbers, and these are {_shape(targets)}: use targets.long()."
-    if targets.dtype != torch.int64:
+    if targets.is_floating_point():
         return None
     wanted, given = tuple(targets.shape)[:1], tuple(targets.shape)
     if outputs.ndim > 1 and equal:
@@ -952,7 +955,7 @@ def _prepare(t: Any) -> None:
     t.meter, t.val_meter = (Meter(t.specs, t.criterion, t.divides) for _ in range(2))
     t.history, t.pending, t.guard, t.resumed = History(), None, LossGuard(), False
 
-# %% ../nbs/07_training.ipynb #9fa23be1
+# %% ../nbs/07_training.ipynb #ee79d309
 _PLAIN = contextlib.nullcontext()
 
 
@@ -982,12 +985,14 @@ class _State(_Setup):
     step = 0  # optimizer steps done
     learning_rate = math.nan  # of the last step
     best_score = math.inf
+    best_by_val = False  # a validation loss, not a training loss
     should_stop = False  # after this epoch
     interrupted = False  # Ctrl-C was pressed
     resumed = False
     pending: Any = None  # a state whose loaders are not there yet
     busy = False  # inside a step, where the state is not whole
-    to_save: Any = None  # where the state goes as soon as the step is over
+    fitting = False  # inside fit
+    to_save: list[str | Path]  # where the state goes as soon as the step is over
 
     @property
     def batch(self) -> int:
@@ -1102,32 +1107,36 @@ class _Updates(_Gradients):
         if self.interval == "step":
             self.scheduler.step()
 
-# %% ../nbs/07_training.ipynb #8514699d
+# %% ../nbs/07_training.ipynb #bdc6dc04
 def _not_finite(trainer: Any) -> NonFiniteLoss:
     """The error for a loss that is NaN or infinite, with the place, the cause and what to try."""
     grads = [p.grad for p in trainer._parameters()]
     norm = float(nn.utils.get_total_norm(grads)) if grads else math.nan
-    rate, batch = float(trainer.optimizer.param_groups[0]["lr"]), trainer.batches.position
+    rate, batch = float(trainer.optimizer.param_groups[0]["lr"]), trainer.batches.position if trainer.batches else 0
     late = ", or in the one before," if trainer.device.type == "cuda" else ""
     saved = " The last good checkpoint is in " + str(trainer.folder.folder) + "." if trainer.folder and trainer.folder.paths() else ""
-    return NonFiniteLoss(f"the loss is not finite in batch {batch} of epoch {trainer.epoch}{late} after {trainer.step} steps "
+    return NonFiniteLoss(f"the loss or a weight is not finite in batch {batch} of epoch {trainer.epoch}{late} after {trainer.step} steps "
                          f"(learning rate {rate:.3g}, gradient norm {norm:.3g}). {_why_not_finite(trainer)} If the data is right, "
                          f"try a smaller learning rate, a warmup or clip_norm=1.0.{saved}",
                          step=trainer.step, epoch=trainer.epoch, batch=batch, learning_rate=rate, gradient_norm=norm)
 
-# %% ../nbs/07_training.ipynb #a3b89ea5
+# %% ../nbs/07_training.ipynb #4e067c5e
 class _Saves(_Updates):
     """The whole state, into a checkpoint and back."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as tensors, numbers, strings, lists and dicts."""
         if self.busy:
-            raise CheckpointError("the state is not whole in the middle of a step; trainer.save(path) waits for the step's end.")
+            raise CheckpointError("the state is not whole in the middle of a step; trainer.save(path) waits for the step's end."
+                                  if self.fitting else "a step was broken off, so the state is not whole: use the last checkpoint.")
         return {**{name: part.state_dict() for name, part in _stateful(self).items()},
                 "callbacks": [callback.state_dict() for callback in self.callbacks],
                 "batches": self.batches and self.batches.state_dict(), "val_batches": self.val_batches and self.val_batches.state_dict(),
                 "meter": _meter_state(self.meter) if self.in_epoch else None, "history": self.history.rows, "kinds": _kinds(self),
-                "counters": {name: getattr(self, name) for name in _COUNTERS}}
+                "modes": {name: module.training for name, module in self.model.named_modules()},
+                "trains": {name: p.requires_grad for name, p in self.model.named_parameters()},
+                "counters": {name: getattr(self, name) for name in _COUNTERS},
+                **({name: self.pending[name] for name in ("batches", "val_batches", "meter")} if self.pending else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state, all of it or (`CheckpointError`) none; the next `fit` goes on from there."""
@@ -1142,9 +1151,13 @@ class _Saves(_Updates):
                                   f"{type(error).__name__}: {error}") from error
         self.__dict__.update(state["counters"])
         self.history = History(state["history"])
+        for name, module in self.model.named_modules():
+            module.training = state["modes"].get(name, module.training)
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(state["trains"].get(name, p.requires_grad))
         self.pending = state
 
-# %% ../nbs/07_training.ipynb #7915c301
+# %% ../nbs/07_training.ipynb #074bbd11
 def _stateful(trainer: Any) -> dict[str, Any]:
     "The parts of a trainer that have a state: criteria may have parameters, too."
     parts = {"model": trainer.model, "criterion": trainer.criterion, "optimizer": trainer.optimizer, "scheduler": trainer.scheduler,
@@ -1160,7 +1173,7 @@ def _load_parts(trainer: Any, state: Mapping[str, Any], callbacks: Sequence[Mapp
         callback.load_state_dict(copy.deepcopy(own))
 
 
-_COUNTERS = ("epoch", "step", "in_epoch", "learning_rate", "best_score")
+_COUNTERS = ("epoch", "step", "in_epoch", "learning_rate", "best_score", "best_by_val")
 
 
 def _kinds(trainer: Any) -> dict[str, Any]:
@@ -1186,16 +1199,16 @@ def _check_state(trainer: Any, state: Mapping[str, Any]) -> None:
                                   "Nothing was changed; make the trainer as it was. (The weights alone: "
                                   'model.load_state_dict(read_checkpoint(path)["model"]).)')
 
-# %% ../nbs/07_training.ipynb #d5e8a39e
+# %% ../nbs/07_training.ipynb #ad9016d2
 class _Moments(_Saves):
     """When the state is saved."""
 
     def _pause(self) -> bool:
         "Between two steps: save when it is time to; True when the run is to stop here."
         self.busy = False
-        if self.to_save is not None:
-            path, self.to_save = self.to_save, None
-            write_checkpoint(self.state_dict(), path)
+        while self.to_save:
+            self._settle()
+            write_checkpoint(self.state_dict(), self.to_save.pop())
         if self.folder and (self.interrupted or self.checkpoint_every and self.step % self.checkpoint_every == 0):
             self._settle()
             self.folder.save(self.state_dict(), self.step)
@@ -1208,11 +1221,11 @@ class _Moments(_Saves):
             self.folder.save(self.state_dict(), self.step, best)
 
     def _settle(self) -> None:
-        "Before anything is saved or reported: on a GPU, wait for the last loss."
-        if not self.guard.settled():
+        "Before anything is saved or reported: the last loss and the weights must be finite."
+        if not self.guard.settled() or not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise _not_finite(self)
 
-# %% ../nbs/07_training.ipynb #1bec24e2
+# %% ../nbs/07_training.ipynb #5fa37771
 class _Passes(_Moments):
     """A pass over the training data, and one over validation data."""
 
@@ -1241,13 +1254,15 @@ class _Passes(_Moments):
         meter, first, busy = self.val_meter, True, self.busy
         meter.reset()
         held = self.inputs, self.targets, self.outputs, self.loss  # of the training batch, when a callback asks for this
-        with _eval_mode(self.model):
-            for batch in loader:
-                self._take(batch, place)
-                self._forward(place, first)
-                meter.add(self.loss.detach().double() if self.loss.is_cuda else self.loss.item(), self.outputs, self.targets)
-                first = False
-        (self.inputs, self.targets, self.outputs, self.loss), self.busy = held, busy
+        try:
+            with _eval_mode(self.model):
+                for batch in loader:
+                    self._take(batch, place)
+                    self._forward(place, first)
+                    meter.add(self.loss.detach().double() if self.loss.is_cuda else self.loss.item(), self.outputs, self.targets)
+                    first = False
+        finally:
+            (self.inputs, self.targets, self.outputs, self.loss), self.busy = held, busy
         if first:
             raise _empty(getattr(loader, "loader", loader), place)
         return meter.results()
@@ -1271,7 +1286,7 @@ def _empty(loader: Any, place: str) -> ConfigError:
         "check that its data is not empty, and drop_last with a batch size above the number of rows"
     return ConfigError(f"gave no batch: {once}.", place=place)
 
-# %% ../nbs/07_training.ipynb #3dc90e83
+# %% ../nbs/07_training.ipynb #5f34a404
 class _Epochs(_Passes):
     """One epoch: train, validate, schedule, write down, save."""
 
@@ -1306,9 +1321,11 @@ class _Epochs(_Passes):
         self.in_epoch = False
         self.batches.finished()
         self.emit("epoch_end")
+        if ("val_loss" in row) != self.best_by_val:
+            self.best_by_val, self.best_score = "val_loss" in row, math.inf
         self._save_epoch(row.get("val_loss", row["loss"]))
 
-# %% ../nbs/07_training.ipynb #d6e0def2
+# %% ../nbs/07_training.ipynb #9ce728b3
 def _begin(t: Any, train_loader: Any, val_loader: Any, epochs: int, verbose: int, resume: bool | str) -> None:
     "Check what `fit` was given, take up a checkpoint if that is wanted, and make everything ready."
     _whole(epochs, "epochs")
@@ -1321,6 +1338,7 @@ def _begin(t: Any, train_loader: Any, val_loader: Any, epochs: int, verbose: int
         raise ConfigError("ReduceLROnPlateau watches the validation loss: give fit a val_loader.", place="scheduler")
     t.batches, t.val_batches = Batches(train_loader), Batches(val_loader) if val_loader is not None else None
     t.should_stop = t.interrupted = t.busy = False
+    t.to_save = []
     _find_checkpoint(t, resume)
     t.resumed = t.pending is not None
     if t.resumed:
@@ -1331,13 +1349,13 @@ def _begin(t: Any, train_loader: Any, val_loader: Any, epochs: int, verbose: int
             seed_everything(t.seed)
     t.last_epoch = epochs if resume else len(t.history) + epochs
     t.guard = LossGuard()
-    if not any(module.training for module in t.model.modules()):
-        t.model.train()  # else some layers are frozen on purpose
+    if not t.model.training:
+        t.model.train()  # under a model in training mode, layers in eval mode are frozen on purpose
     shown: list[list[Callback]] = [[], [ProgressBar()], [EpochLines()]]
     heard = [*t.callbacks, *shown[verbose]]
     t.listeners = {event: [getattr(c, event) for c in heard if getattr(type(c), event) is not getattr(Callback, event)] for event in EVENTS}
 
-# %% ../nbs/07_training.ipynb #eac280ea
+# %% ../nbs/07_training.ipynb #9e5de4f3
 def _find_checkpoint(t: Any, resume: bool | str) -> None:
     "Load the newest checkpoint when a run goes on; refuse a folder that holds somebody else's."
     if resume and t.folder is None and t.pending is None:
@@ -1345,9 +1363,12 @@ def _find_checkpoint(t: Any, resume: bool | str) -> None:
     if resume:
         if resume != "approximate":
             check_replayable(t.batches.loader)
-        found = t.folder.newest() if t.folder is not None else None
+        found = t.folder.newest() if t.folder is not None and t.pending is None else None
         if found is not None:
             try:
+                wrong = t.batches.differs(found[1]["batches"]) if found[1].get("batches") else None
+                if wrong and resume != "approximate":
+                    raise CheckpointError(f"its loader {wrong}: use the same data and loader, or resume='approximate'.")
                 t.load_state_dict(found[1])
             except CheckpointError as error:
                 raise CheckpointError(f"{found[0]}: {error}") from error
@@ -1360,12 +1381,16 @@ def _find_checkpoint(t: Any, resume: bool | str) -> None:
         except NotExactlyResumable as error:
             warnings.warn(f"{error} Checkpoints are written all the same.", CheckpointWarning, stacklevel=5)
 
-# %% ../nbs/07_training.ipynb #93594ff7
+# %% ../nbs/07_training.ipynb #cdc91a69
 def _take_up(t: Any, approximate: bool) -> None:
     "Put loaders and the meter where the checkpoint left them."
     state = t.pending
     if not approximate:
         check_replayable(t.batches.loader)
+        if state["batches"] is not None and (wrong := t.batches.differs(state["batches"])):
+            raise CheckpointError(f"the state's loader {wrong}: use the same data and loader, or resume='approximate'.")
+    if state["batches"] is not None and t.batches.differs(state["batches"]):
+        t.in_epoch, t.epoch = False, len(t.history)  # only `approximate` goes on: the epoch begins again
     if t.in_epoch:
         _load_meter(t.meter, state["meter"], t.device)
     if t.val_batches is not None and state["val_batches"] is not None:
@@ -1374,14 +1399,14 @@ def _take_up(t: Any, approximate: bool) -> None:
         t.batches.load_state_dict(state["batches"], exact=not approximate)
     t.pending = None
 
-# %% ../nbs/07_training.ipynb #6aff2d56
+# %% ../nbs/07_training.ipynb #c51dcd37
 @contextlib.contextmanager
 def _interruptible(t: Any) -> Iterator[None]:
     "The first Ctrl-C asks the trainer to stop after its step, the second one raises `KeyboardInterrupt`."
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def pressed(number: int, frame: Any) -> None:
         if t.interrupted:
@@ -1394,10 +1419,10 @@ def _interruptible(t: Any) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/07_training.ipynb #db70a5f8
+# %% ../nbs/07_training.ipynb #e41bb410
 def _only_inputs(batch: Any) -> Any:
     "The inputs of a batch that may come without targets."
-    if isinstance(batch, torch.Tensor):
+    if isinstance(batch, (torch.Tensor, np.ndarray)):
         return batch
     if isinstance(batch, Mapping):
         rest = {key: value for key, value in batch.items() if key not in _TARGETS}
@@ -1417,7 +1442,7 @@ def _predict(t: Any, loader: Any) -> torch.Tensor:
         raise _empty(loader, "loader")
     return torch.cat(found)
 
-# %% ../nbs/07_training.ipynb #803b8bdd
+# %% ../nbs/07_training.ipynb #52e5308a
 class Trainer(_Epochs):
     """Trains, validates and resumes a model.
 
@@ -1444,13 +1469,17 @@ class Trainer(_Epochs):
         _begin(self, train_loader, val_loader, epochs, verbose, resume)
         with _interruptible(self):
             try:
+                self.fitting = True
                 self.emit("fit_start")
                 while len(self.history) < self.last_epoch and not self.should_stop:
                     self._epoch()
             except BaseException:
-                with contextlib.suppress(Exception):
-                    self.emit("fit_end")
+                for listen in self.listeners["fit_end"]:
+                    with contextlib.suppress(Exception):
+                        listen(self)
                 raise
+            finally:
+                self.fitting = False
             self.emit("fit_end")
         return self.history
 
@@ -1464,11 +1493,12 @@ class Trainer(_Epochs):
 
     def save(self, path: str | Path) -> Path:
         """Write the whole state into a file; called by a callback within a step, it does so when the step is over."""
-        if self.busy:
-            self.to_save = path
+        if self.busy and self.fitting:
+            self.to_save.append(path)
             return Path(path)
+        self._settle()
         return write_checkpoint(self.state_dict(), path)
 
     def load(self, path: str | Path) -> None:
-        """Take over the state in a file; the next `fit` goes on from there."""
+        """Take over the state in a file; the next `fit` goes on from there (with `resume=True` too)."""
         self.load_state_dict(read_checkpoint(path))

@@ -380,6 +380,179 @@ def stopped_and_resumed(make, tmp_path, loader=lambda: data(40, shuffle=True, se
     return ends[0], ends[2]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("rows", [40, 36])
+def test_stopped_at_the_last_step_of_an_epoch(workers, rows, tmp_path):
+    def loader():
+        return DataLoader(pairs(rows), 8, shuffle=True, generator=torch.Generator().manual_seed(4), num_workers=workers)
+
+    def make(folder, stop):
+        stop.at = (stop.at[0], 5)
+        return small(folder, callbacks=[stop])
+
+    whole, resumed = stopped_and_resumed(make, tmp_path, loader)
+    assert same(whole[0], resumed[0]) and whole[1] == resumed[1]
+
+
+def test_saving_after_an_error_is_refused_or_whole(tmp_path):
+    class Fails(Callback):
+        at = "loss_ready"
+
+        def loss_ready(self, trainer):
+            if trainer.step == 2:
+                raise KeyError("mine")
+
+    trainer = small(callbacks=[Fails()])
+    with pytest.raises(KeyError):
+        trainer.fit(data(), verbose=0)
+    with pytest.raises(CheckpointError, match="a step was broken off"):
+        trainer.save(tmp_path / "a.pt")
+    assert not (tmp_path / "a.pt").exists()
+    other = small()
+    other.fit(data(), verbose=0)
+    with pytest.raises(ConfigError):
+        other.evaluate([(torch.randn(2, 3), torch.tensor([0, 1]))])
+    assert other.save(tmp_path / "b.pt").exists()
+
+
+def test_an_evaluation_that_fails_in_a_callback_does_no_harm(tmp_path):
+    class Tries(Callback):
+        def epoch_end(self, trainer):
+            with pytest.raises(ConfigError):
+                trainer.evaluate([(torch.randn(2, 3), torch.tensor([0, 1]))])
+
+        step_end = epoch_end
+
+    plain, tried = small(), small(tmp_path, callbacks=[Tries()])
+    plain.fit(data(), epochs=2, verbose=0)
+    tried.fit(data(), epochs=2, verbose=0)
+    assert same(weights(plain), weights(tried))
+
+
+def test_two_saves_in_one_step(tmp_path):
+    class Twice(Callback):
+        def step_end(self, trainer):
+            if trainer.step == 2:
+                trainer.save(tmp_path / "a.pt")
+                trainer.save(tmp_path / "b.pt")
+
+    small(callbacks=[Twice()]).fit(data(), verbose=0)
+    assert read_checkpoint(tmp_path / "a.pt")["counters"]["step"] == read_checkpoint(tmp_path / "b.pt")["counters"]["step"] == 2
+
+
+@pytest.mark.parametrize("epoch, step", [(2, 2), (99, 99)])
+def test_loaded_and_saved_again(epoch, step, tmp_path):
+    whole, first, middle, last = (small(callbacks=[Stop(99)], metrics=["accuracy"]) for _ in range(4))
+    torch.manual_seed(1)
+    whole.fit(DataLoader(pairs(40), 8, shuffle=True), epochs=4, verbose=0)
+    first.callbacks[0].at = (epoch, step)
+    torch.manual_seed(1)
+    first.fit(DataLoader(pairs(40), 8, shuffle=True), epochs=2, verbose=0)
+    middle.load(first.save(tmp_path / "a.pt"))
+    last.load(middle.save(tmp_path / "b.pt"))
+    last.fit(DataLoader(pairs(40), 8, shuffle=True), epochs=4 - len(last.history), verbose=0)
+    assert same(weights(whole), weights(last)) and whole.history["accuracy"] == last.history["accuracy"]
+
+
+def test_metrics_made_of_metrics_resume(tmp_path):
+    from torchmetrics.classification import MulticlassAccuracy
+
+    def make(folder, stop):
+        trainer = small(folder, callbacks=[stop], metrics={"wrong": 1 - MulticlassAccuracy(2, average="micro")})
+        trainer.meter.every = 1
+        return trainer
+
+    ends = []
+    for folder, stop, resume in [("whole", Stop(99), False), ("cut", Stop(2, 2), False), ("cut", Stop(99), True)]:
+        trainer = make(tmp_path / folder, stop)
+        trainer.fit(data(40, shuffle=True, seed=1), epochs=3, verbose=0, resume=resume)
+        ends.append(trainer.history["wrong"])
+    assert ends[0] == ends[2]
+
+
+def test_weights_that_are_nan_are_never_saved(tmp_path):
+    from nnlearn.training import NonFiniteLoss
+
+    class Poison(Callback):
+        def grads_ready(self, trainer):
+            if trainer.step == 4:
+                for p in trainer.model.parameters():
+                    p.grad.fill_(float("nan"))
+
+    trainer = small(tmp_path, checkpoint_every=1, callbacks=[Poison()])
+    with pytest.raises(NonFiniteLoss, match="last good checkpoint is in"):
+        trainer.fit(data(), epochs=3, verbose=0)
+    path, state = CheckpointFolder(tmp_path).newest()
+    assert path.name == "step-00000004.pt" and all(torch.isfinite(v).all() for v in state["model"].values())
+
+
+def test_another_number_of_generators_is_named(tmp_path):
+    small(tmp_path, callbacks=[Stop()]).fit(DataLoader(pairs(), 8, shuffle=True), epochs=2, verbose=0)
+
+    def other():
+        return DataLoader(pairs(), 8, shuffle=True, generator=torch.Generator())
+
+    trainer = small(tmp_path, callbacks=[Stop(99)])
+    before = weights(trainer)
+    with pytest.raises(CheckpointError, match="held 0 random generators of its own, and this one holds 1"):
+        trainer.fit(other(), epochs=2, verbose=0, resume=True)
+    assert same(weights(trainer), before) and trainer.step == 0
+    trainer.fit(other(), epochs=2, verbose=0, resume="approximate")
+    assert len(trainer.history) == 2
+
+
+def test_approximate_resume_with_another_batch_size_begins_the_epoch_again(tmp_path):
+    rows = []
+
+    def count(outputs, targets):
+        rows.append(len(outputs))
+        return 0.0
+
+    def make(stop):
+        return small(tmp_path, callbacks=[stop], metrics={"count": count})
+
+    make(Stop()).fit(DataLoader(pairs(40), 8), epochs=3, verbose=0)
+    trainer = make(Stop(99))
+    trainer.fit(DataLoader(pairs(40), 4), epochs=3, verbose=0, resume="approximate")
+    assert rows == [40, 40, 40] and trainer.history["epoch"] == [1, 2, 3]
+
+
+def test_modes_and_frozen_parameters_come_back(tmp_path):
+    class Freeze(Callback):
+        def epoch_start(self, trainer):
+            if trainer.epoch == 2:
+                trainer.model[0].weight.requires_grad_(False)
+                trainer.model[1].eval()
+
+    def make(folder, stop):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, 2))
+        return Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), device="cpu", seed=2,
+                       callbacks=[stop, Freeze()], checkpoint_dir=folder)
+
+    whole, resumed = stopped_and_resumed(make, tmp_path)
+    assert same(whole[0], resumed[0]) and whole[1] == resumed[1]
+
+
+def test_load_and_then_resume_goes_on_from_what_was_loaded(tmp_path):
+    trainer = small(tmp_path / "run")
+    trainer.fit(data(), epochs=1, verbose=0)
+    early = trainer.save(tmp_path / "early.pt")
+    trainer.fit(data(), epochs=2, verbose=0)
+    again = small(tmp_path / "other")
+    again.load(early)
+    again.fit(data(), epochs=3, verbose=0, resume=True)
+    assert same(weights(again), weights(trainer))
+
+
+def test_the_best_begins_anew_when_validation_is_added(tmp_path):
+    small(tmp_path).fit(data(), epochs=2, verbose=0)
+    trainer = small(tmp_path)
+    trainer.best_score = -1.0
+    trainer.fit(data(), data(), epochs=3, verbose=0, resume=True)
+    assert read_checkpoint(tmp_path / "best.pt")["counters"]["epoch"] == 3
+
+
 def test_early_stopping_does_not_restore_in_the_middle_of_an_epoch(tmp_path):
     from nnlearn.training import EarlyStopping
 
@@ -433,6 +606,19 @@ class Numbered(torch.utils.data.Sampler):
         return iter(torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.epoch)).tolist())
 
 
+class Wrapped(torch.utils.data.Dataset):
+    """Holds another data set under a name of its own."""
+
+    def __init__(self, inner):
+        self.d = inner
+
+    def __len__(self):
+        return len(self.d)
+
+    def __getitem__(self, i):
+        return self.d[i]
+
+
 class OwnNoise(torch.utils.data.Dataset):
     """Draws from generators of its own."""
 
@@ -453,7 +639,8 @@ class OwnNoise(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("loader", [
     lambda: DataLoader(pairs(40), 8, sampler=Numbered(40)), lambda: DataLoader(OwnNoise(), 8, shuffle=True),
-    lambda: DataLoader(torch.utils.data.Subset(OwnNoise(), range(36)), 8)])
+    lambda: DataLoader(torch.utils.data.Subset(OwnNoise(), range(36)), 8),
+    lambda: DataLoader(torch.utils.data.ConcatDataset([OwnNoise(), Wrapped(OwnNoise())]), 16)])
 @pytest.mark.parametrize("every", [None, 1])
 def test_samplers_that_count_epochs_and_datasets_with_generators(loader, every, tmp_path):
     whole, resumed = stopped_and_resumed(lambda folder, stop: small(folder, callbacks=[stop], checkpoint_every=every), tmp_path, loader)
@@ -469,6 +656,14 @@ def test_the_trainer_tells_samplers_the_epoch():
 
     small(callbacks=[See()]).fit(DataLoader(pairs(), 8, sampler=sampler), epochs=3, verbose=0)
     assert seen == [1, 2, 3]
+
+    class Quiet(torch.utils.data.SequentialSampler):  # one that keeps the number to itself
+        def set_epoch(self, epoch):
+            told.append(epoch)
+
+    told: list[int] = []
+    small().fit(DataLoader(pairs(), 8, sampler=Quiet(pairs())), epochs=3, verbose=0)
+    assert told == [1, 2, 3]
 
 
 SCHEDULERS = {
@@ -533,10 +728,16 @@ def test_a_loaded_state_may_go_on_approximately(tmp_path):
     assert len(again.history) == 2
 
 
-def test_left_over_temporary_files_go(tmp_path):
-    (tmp_path / ".step-00000003.pt.123.tmp").write_bytes(b"half")
-    CheckpointFolder(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_temporary_files_of_dead_processes_go_and_nothing_else(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ours, running = tmp_path / f".step-00000003.pt.{dead.pid}.tmp", tmp_path / f".step-00000004.pt.{os.getpid()}.tmp"
+    for path in (ours, running, tmp_path / ".notes.tmp"):
+        path.write_bytes(b"half")
+    folder = CheckpointFolder(tmp_path)
+    assert ours.exists()  # making a trainer deletes nothing
+    folder.save({"a": 1}, 5)
+    assert not ours.exists() and running.exists() and (tmp_path / ".notes.tmp").exists()
 
 
 # ---- loaders

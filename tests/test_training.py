@@ -21,6 +21,14 @@ from nnlearn.schedules import CosineDecay, Warmup
 from nnlearn.training import Callback, EarlyStopping, History, NonFiniteLoss, TensorBoardLogger, Trainer
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Ctrl-C as in a terminal, also where the tests were started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def mlp(outputs=10, inputs=64, seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
@@ -193,6 +201,13 @@ def test_a_loader_that_fills_the_same_tensors_again():
 
     t = trainer(metrics=["accuracy"])
     assert t.evaluate(Reuse()) == t.evaluate(batches(5))
+
+
+def test_labels_of_uint8_and_predictions_of_numpy_rows():
+    x, y = batches(1)[0]
+    t = trainer(metrics=["accuracy"])
+    t.fit([(x, y.to(torch.uint8))], verbose=0)
+    assert torch.equal(t.predict([x.numpy()]), t.predict([x])) and t.predict([x[:1].numpy()]).shape == (1, 10)
 
 
 def test_numpy_batches_and_targets_that_are_no_tensors():
@@ -472,7 +487,8 @@ def test_layers_frozen_before_fit_stay_frozen():
     t = trainer(model)
     t.fit(batches(), verbose=0)
     assert float(model[0].num_batches_tracked) == 0 and model[1].training
-    model.eval()  # left in eval mode by somebody's evaluation: then all of it trains
+    model.eval()  # left in eval mode by somebody's evaluation: then all of it trains, a new last layer or not
+    model.append(nn.Linear(10, 10))
     t.fit(batches(), verbose=0)
     assert float(model[0].num_batches_tracked) == 3
 
@@ -742,6 +758,15 @@ def test_ctrl_c_finishes_the_step_and_gives_the_history(tmp_path):
     assert len(history) == 1 and t.step == 3 + 1 and t.batches.position == 2
     assert [p.name for p in sorted(tmp_path.glob("step*"))] == ["step-00000003.pt", "step-00000004.pt"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_where_ctrl_c_is_ignored_it_stays_ignored():
+    class Press(Callback):
+        def batch_start(self, trainer):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    assert len(trainer(callbacks=[Press()]).fit(batches(), epochs=2, verbose=0)) == 2
 
 
 def test_a_second_ctrl_c_raises():

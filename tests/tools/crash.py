@@ -48,7 +48,7 @@ def loaders(kind, rows=200):
     if kind == "tensors":
         return TensorLoader(data.train_x[:rows], data.train_y[:rows], batch_size=16, shuffle=True, seed=3), val
     if kind == "generator":
-        return DataLoader(Noisy(rows), 16, shuffle=True, generator=torch.Generator().manual_seed(8)), val
+        return DataLoader(Noisy(rows + 8), 16, shuffle=True, generator=torch.Generator().manual_seed(8)), val  # 13 full batches
     return DataLoader(Noisy(rows), 16, shuffle=True, num_workers=int(kind[-1])), val
 
 
