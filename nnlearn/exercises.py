@@ -731,3 +731,60 @@ def _falling(step):
 def _with_warmup(schedule, warmup_steps, start):
     return lambda step: (start + (schedule(0) - start) * step / warmup_steps if step < warmup_steps
                          else schedule(step - warmup_steps))
+
+# %% ../nbs/19_integers.ipynb #df879b6c
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("integers.affine", cases=[
+    Case("the lesson's example", args=(-1.0, 2.5, 3), why="3.5 in 7 steps is 0.5 a step, and -1 lies two steps below zero."),
+    Case("other bits", args=(-1.0, 1.0, 8), why="There are 255 steps, one less than integers; 127.5 rounds to the even 128."),
+    Case("a zero point between two integers", args=(-0.3, 1.0, 4), why="0.3 / scale is 3.46; the zero point is the nearest integer."),
+    Case("only positive values", args=(2.0, 8.0, 2), why="The range must hold 0: it goes from 0 to 8."),
+    Case("only negative values", args=(-6.0, -3.0, 2), why="The range must hold 0: it goes from -6 to 0, and zero is the last integer."),
+], hints=["Widen first: `low = min(low, 0.0)`, and `high` likewise.", "How many steps lie between 0 and 2**bits - 1?",
+          "The zero point says how many steps `low` lies below zero: `round(-low / scale)`."])
+def _affine(low, high, bits):
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / (2**bits - 1)
+    return scale, round(-low / scale)
+
+# %% ../nbs/19_integers.ipynb #6f14bab4
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+def _bytes(*rows):
+    return torch.tensor(rows, dtype=torch.uint8)
+
+
+@exercise("integers.corrected", cases=[
+    Case("no zero points", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 0), why="Nothing to correct: the raw product."),
+    Case("large bytes", args=(_bytes([200, 250]), _bytes([100], [255]), 0, 0), why="200 * 100 does not fit into a byte: widen to int32 first."),
+    Case("only a has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 2, 0), why="Subtract z_a times the sum of each column of b."),
+    Case("only b has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 3), why="Subtract z_b times the sum of each row of a."),
+    Case("both", args=(_bytes([1, 2, 0], [3, 4, 9]), _bytes([5, 6], [7, 8], [1, 2]), 2, 3),
+         why="z_a * z_b stands in every one of the K terms: add it K times."),
+], hints=["Multiply out: (a - z_a)(b - z_b) has four terms.", "`b.sum(0)` are the sums of the columns, `a.sum(1, keepdim=True)` those of the rows.",
+          "The last correction is `+ K * z_a * z_b` with `K = a.shape[1]`."])
+def _corrected(a, b, a_zero, b_zero):
+    a, b = a.int(), b.int()
+    sums = a @ b - a_zero * b.sum(0) - b_zero * a.sum(1, keepdim=True) + a.shape[1] * a_zero * b_zero
+    return sums.int()
+
+# %% ../nbs/19_integers.ipynb #9e38d27c
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+def _numbers(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@exercise("integers.round_through", cases=[
+    Case("the values", args=(_numbers(0.2, 1.7, -2.4), -3, 3), why="The forward pass rounds."),
+    Case("the gradient inside", args=(_numbers(0.2, 1.7, -2.4), -3, 3), gradients=True, why="`round` has the gradient 0; it must not be seen."),
+    Case("values out of range", args=(_numbers(7.3, -9.0, 1.2), -3, 3), why="The forward pass clamps."),
+    Case("the gradient outside", args=(_numbers(7.3, -9.0, 1.2), -3, 3), gradients=True,
+         why="Where the value was clamped, a small change does nothing: gradient 0."),
+    Case("an uneven range", args=(_numbers(-1.4, 0.4, 6.6), 0, 7), gradients=True, why="The range need not lie around zero."),
+], hints=["`x + (f(x) - x).detach()` has the value f(x) and the gradient of x.", "`x.clamp(low, high)` has the gradient you want already.",
+          "Clamp first; then add the detached difference to the *clamped* value."])
+def _round_through(x, low, high):
+    inside = x.clamp(low, high)
+    return inside + (inside.round() - inside).detach()
