@@ -57,7 +57,7 @@ $(VENV)/bin/python: | check-python
 
 $(VENV)/.course: $(STATED) | $(VENV)/bin/python
 	@if [ ! -f $(VENV)/.all ] || [ -n "$$(find $(STATED) -newer $(VENV)/.all)" ]; then \
-	  echo 'Installing the course (about 360 MB to download the first time, more where torch comes with CUDA) ...'; $(PIP) -e '.[course]'; fi
+	  echo 'Installing the course (about 420 MB to download the first time, more where torch comes with CUDA) ...'; $(PIP) -e '.[course]'; fi
 	@touch $@
 
 $(VENV)/.all: $(STATED) | $(VENV)/bin/python

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COURSE', 'Lesson', 'course_map', 'installed', 'extra_of', 'doctor', 'course_folder', 'free_port', 'has_display',
-           'lab', 'main']
+           'lab', 'optimize', 'main']
 
 # %% ../nbs/00_course.ipynb #99999503
 import argparse
@@ -216,6 +216,23 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 60) -> No
             time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not answer within {seconds:.0f} s.")
 
+# %% ../nbs/00_course.ipynb #0p71m12e
+def optimize(
+    config: str,  # a YAML file
+    output: str = "optimized",  # the folder for all files
+    resume: bool = False,  # go on with the run in that folder
+) -> int:  # the exit code
+    """Run the pipeline of lesson 22 and print its table."""
+    from nnlearn.pipeline import ModelOptimizer
+
+    try:
+        print(ModelOptimizer(config).run(output, resume))
+    except KeyboardInterrupt:
+        print(f"stopped; `nnlearn optimize {config} --output {output} --resume` goes on after the last finished stage", file=sys.stderr)
+        return 1
+    print(f"written: {Path(output, 'report.html')}, report.csv and a file for each variant", flush=True)
+    return 0
+
 # %% ../nbs/00_course.ipynb #fc198d09
 def main(
     arguments: Sequence[str] | None = None,  # None: those of the command line
@@ -228,6 +245,10 @@ def main(
     at = commands.add_parser("lab", help="open the course in JupyterLab")
     at.add_argument("--port", type=int, help="the port; by default the first free one from 8888 on")
     at.add_argument("--no-browser", dest="browser", action="store_false", default=None, help="only print the address")
+    whole = commands.add_parser("optimize", help="train, prune, distil, quantize and export a net by a YAML file")
+    whole.add_argument("config", help="the file; assets/configs/capstone.yaml is an example")
+    whole.add_argument("--output", default="optimized", help="the folder for all files (default: optimized)")
+    whole.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     known = list(commands.choices)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         near = nearest(arguments[0], known)
@@ -238,6 +259,8 @@ def main(
     try:
         if options.command == "lab":
             return lab(options.port, options.browser)
+        if options.command == "optimize":
+            return optimize(options.config, options.output, options.resume)
         print(doctor() if options.command == "doctor" else parser.format_help(), flush=True)
         return 0
     except ConfigError as error:
@@ -246,6 +269,6 @@ def main(
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ArithmeticError) as error:
         print(f"nnlearn: {error}", file=sys.stderr)
         return 1

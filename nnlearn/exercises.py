@@ -732,6 +732,149 @@ def _with_warmup(schedule, warmup_steps, start):
     return lambda step: (start + (schedule(0) - start) * step / warmup_steps if step < warmup_steps
                          else schedule(step - warmup_steps))
 
+# %% ../nbs/17_export.ipynb #62353710
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+def _column(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+_WEIGHT = torch.tensor([[1.0, 2.0, 0.5], [3.0, -4.0, 1.0]], dtype=torch.float64)
+
+
+@exercise("export.folded", cases=[
+    Case("only a scale", args=(_WEIGHT, _column(0, 0), _column(2, 3), _column(0, 0), _column(0, 0), _column(1, 1), 0.0),
+         why="Each output is multiplied, so each *row* of the weight is."),
+    Case("the variance", args=(_WEIGHT, _column(0, 0), _column(1, 1), _column(0, 0), _column(0, 0), _column(4, 0.25), 0.0),
+         why="The norm divides by the standard deviation, the root of the variance."),
+    Case("a large epsilon", args=(_WEIGHT, _column(0, 0), _column(1, 1), _column(0, 0), _column(0, 0), _column(3, 0), 1.0),
+         why="epsilon is added to the variance, before the root."),
+    Case("the bias is scaled too", args=(_WEIGHT, _column(1, -2), _column(5, 7), _column(0, 0), _column(0, 0), _column(1, 1), 0.0),
+         why="The norm acts on Wx + b, not on Wx alone."),
+    Case("everything", args=(_WEIGHT, _column(1, -2), _column(5, 7), _column(0.5, 4), _column(0.1, -0.3), _column(4, 9), 1e-5),
+         why="New bias: (b - mean) times the scale, plus beta."),
+], hints=["What does the norm do to each output? `(y - mean) * scale + beta`.", "`scale = gamma / (variance + epsilon) ** 0.5`",
+          "`scale[:, None] * weight` multiplies the rows."])
+def _folded(weight, bias, gamma, beta, mean, variance, epsilon):
+    scale = gamma / (variance + epsilon) ** 0.5
+    return scale[:, None] * weight, (bias - mean) * scale + beta
+
+# %% ../nbs/17_export.ipynb #ff71aeaa
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+import numpy as np
+
+
+def _table(*rows):
+    return np.array(rows, dtype=np.float64)
+
+
+@exercise("export.agree", cases=[
+    Case("equal", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 4]), 1e-6), why="Equal arrays agree."),
+    Case("at the bound", args=(_table([1, 2]), _table([1, 2.5]), 0.5), why="A difference equal to the bound is allowed."),
+    Case("one entry too small", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 9]), 0.1), why="The sign of the difference does not matter."),
+    Case("errors that cancel", args=(_table([1, 2]), _table([2, 1]), 0.1), why="A mean of differences can be 0 when none of them is."),
+    Case("another shape", args=(_table([1], [1]), _table([1, 1]), 0.1), why="NumPy would broadcast (2, 1) against (1, 2): compare shapes first."),
+    Case("NaN on one side", args=(_table([1, np.nan]), _table([1, 2]), 0.1), why="Every comparison with NaN is False: ask for `<=`, not for `>`."),
+    Case("NaN on both sides", args=(_table([1, np.nan]), _table([1, np.nan]), 0.1), why="A model that gives NaN has not passed a check."),
+], hints=["Compare `ours.shape` and `theirs.shape` first.", "Which of `all(apart <= bound)` and `not any(apart > bound)` is False for NaN?"])
+def _agree(ours, theirs, bound):
+    return ours.shape == theirs.shape and bool((abs(ours - theirs) <= bound).all())
+
+# %% ../nbs/17_export.ipynb #65396b6c
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+@exercise("export.optimized", cases=[
+    Case("nothing to do", args=(["Gemm", "Relu", "Gemm"],), why="A ReLU joins a convolution only."),
+    Case("a block", args=(["Conv", "BatchNorm", "Relu", "MaxPool"],), why="The norm is folded, then the ReLU stands behind the convolution."),
+    Case("two blocks", args=(["Conv", "BatchNorm", "Relu", "Conv", "BatchNorm", "Relu", "Gemm"],), why="Every block is rewritten."),
+    Case("a norm too late", args=(["Conv", "Relu", "BatchNorm"],), why="A norm after the ReLU cannot be folded: the ReLU is not linear."),
+    Case("a norm without a convolution", args=(["BatchNorm", "Conv", "MaxPool", "BatchNorm"],), why="A norm that does not follow a convolution stays."),
+    Case("dropout in between", args=(["Conv", "Dropout", "BatchNorm", "Dropout", "Relu"],), why="Take the dropout out first; then the rest is a block."),
+    Case("two norms", args=(["Conv", "BatchNorm", "BatchNorm", "Relu", "Relu"],), why="The second norm follows the convolution too, once the first is folded; the second ReLU stays."),
+    Case("an empty graph", args=([],), why="No node, no rule."),
+], hints=["Build a new list, and look at its last entry.", "`if name == 'BatchNorm' and new and new[-1] == 'Conv': continue`",
+          "For the ReLU, replace the last entry: `new[-1] = 'ConvRelu'`."])
+def _optimized(names):
+    new = []
+    for name in names:
+        last = new[-1] if new else None
+        if name == "Dropout" or (name == "BatchNorm" and last == "Conv"):
+            continue
+        if name == "Relu" and last == "Conv":
+            new[-1] = "ConvRelu"
+        else:
+            new.append(name)
+    return new
+
+# %% ../nbs/18_pruning.ipynb #43747b74
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("pruning.cubic", cases=[
+    Case("half-way", args=(100, 0.0, 0.8, 0, 200, 1), why="t is a half, and an eighth of the way is left: 0.8 - 0.8 / 8."),
+    Case("before the beginning", args=(49, 0.3, 0.8, 50, 250, 10), why="Nothing is pruned before `begin`."),
+    Case("after the end", args=(1000, 0.3, 0.8, 50, 250, 10), why="The sparsity stays at `final`."),
+    Case("between two updates", args=(128, 0.3, 0.8, 50, 250, 20), why="The last update was 60 steps after `begin`, at step 110."),
+    Case("an end off the beat", args=(250, 0.3, 0.8, 50, 250, 60), why="At `end` it is `final`, though 200 is no multiple of 60."),
+], hints=["`(step - begin) // frequency * frequency` are the steps from `begin` to the last update.",
+          "Three cases: before, after, between; `if` will do.", "t = those steps / (end - begin)."])
+def _cubic(step, initial, final, begin, end, frequency):
+    if step < begin:
+        return 0.0
+    if step >= end:
+        return final
+    t = (step - begin) // frequency * frequency / (end - begin)
+    return final - (final - initial) * (1 - t) ** 3
+
+# %% ../nbs/18_pruning.ipynb #0a0dd12e
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+def _entries(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _step_arguments(weight=(1.0, 0.0, -2.0), gradient=(0.5, 0.0, 1.0), velocity=(0.0, 0.0, 0.0), mask=(True, False, True)):
+    return _entries(*weight), _entries(*gradient), _entries(*velocity), torch.tensor(mask), 0.1, 0.9
+
+
+@exercise("pruning.masked_step", cases=[
+    Case("nothing is pruned", args=lambda: _step_arguments(velocity=(1.0, 2.0, 3.0), mask=(True, True, True)), why="Plain momentum."),
+    Case("a gradient on a pruned weight", args=lambda: _step_arguments(gradient=(0.5, 7.0, 1.0)), why="The mask comes after the step."),
+    Case("an old velocity", args=lambda: _step_arguments(velocity=(1.0, 5.0, 3.0)),
+         why="The velocity of a pruned weight moves it though its gradient is zero."),
+    Case("a mask that is new", args=lambda: _step_arguments(weight=(1.0, 0.4, -2.0), velocity=(1.0, 5.0, 3.0)),
+         why="The weight was not zero before; it is now."),
+], hints=["Multiply by the mask at the end.", "Both results are masked, the velocity too.", "`a.mul_(...)` and `a *= ...` change what you were given."])
+def _masked_step(weight, gradient, velocity, mask, learning_rate, momentum):
+    velocity = (momentum * velocity + gradient) * mask
+    return (weight - learning_rate * velocity) * mask, velocity
+
+# %% ../nbs/18_pruning.ipynb #50df7b15
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+def _convolutions(channels, inputs, outputs, scales, signs=1.0):
+    rng = np.random.default_rng(channels)
+    scale = torch.tensor(scales, dtype=torch.float64).view(-1, 1, 1, 1)
+    weight = scale * torch.from_numpy(rng.uniform(0.9, 1.0, (channels, inputs, 3, 3)))
+    weight[:, :, 1:] *= signs
+    return weight, torch.from_numpy(rng.standard_normal(channels)), torch.from_numpy(rng.standard_normal((outputs, channels, 3, 3)))
+
+
+@exercise("pruning.channels", cases=[
+    Case("all stay", args=lambda: (*_convolutions(3, 2, 4, [1.0, 2.0, 3.0]), 3), why="Nothing changes."),
+    Case("the last ones are the largest", args=lambda: (*_convolutions(4, 2, 4, [1.0, 2.0, 3.0, 4.0]), 2),
+         why="Rows of the first, columns of the second."),
+    Case("the old order", args=lambda: (*_convolutions(4, 2, 4, [4.0, 1.0, 9.0, 2.0]), 3), why="Sort the indices that stay."),
+    Case("negative and positive weights", args=lambda: (*_convolutions(5, 3, 2, [0.5, 3.0, 0.1, 2.0, 1.5], torch.tensor([1.0, -1, 1, -1, 1]).view(5, 1, 1, 1)), 2),
+         why="A norm, not a sum: weights of different signs must not cancel."),
+    Case("as many readers as channels", args=lambda: (*_convolutions(6, 6, 6, [1.0, 4.0, 2.0, 6.0, 3.0, 5.0]), 3),
+         why="The reader loses its *inputs*: dimension 1."),
+], hints=["`weight.flatten(1).norm(dim=1)` is the norm of each channel.", "`topk(count).indices.sort().values` are the channels that stay, in order.",
+          "`weight[keep], bias[keep], reader[:, keep]`"])
+def _channels(weight, bias, reader, count):
+    keep = weight.flatten(1).norm(dim=1).topk(count).indices.sort().values
+    return weight[keep], bias[keep], reader[:, keep]
+
 # %% ../nbs/19_integers.ipynb #df879b6c
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"
@@ -788,3 +931,153 @@ def _numbers(*values):
 def _round_through(x, low, high):
     inside = x.clamp(low, high)
     return inside + (inside.round() - inside).detach()
+
+# %% ../nbs/20_quantization.ipynb #dc4cb059
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+def _sums(*values):
+    return torch.tensor(values, dtype=torch.int32)
+
+
+@exercise("quantization.requantize", cases=[
+    Case("scales that divide", args=(_sums(0, 100, 1000), 0.01, 0.1, 0), dtype=True, why="1000 steps of 0.01 are 100 steps of 0.1."),
+    Case("between two integers", args=(_sums(17, 18, 25), 0.01, 0.1, 0), why="Round to the nearest integer, do not cut."),
+    Case("negative sums", args=(_sums(-300, 200), 0.01, 0.1, 0), why="The ReLU makes them 0, and 0 is the zero point."),
+    Case("a zero point", args=(_sums(-300, 0, 200), 0.01, 0.1, 7), why="Add the zero point after the ReLU: real 0 must become 7."),
+    Case("too large", args=(_sums(5000, 2540), 0.01, 0.1, 3), dtype=True, why="Clamp to 255 before the conversion, or it wraps around."),
+], hints=["How many steps of `out_scale` is one step of `in_scale`?", "ReLU on the real values is a clamp at the zero point on the integers.",
+          "`(torch.round(sums * (in_scale / out_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)`"])
+def _requantize(sums, in_scale, out_scale, zero_point):
+    return (torch.round(sums * (in_scale / out_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)
+
+# %% ../nbs/20_quantization.ipynb #ef5b0329
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+@exercise("quantization.stored", cases=[
+    Case("eight bits, a scale for each row", args=(10, 64, 8, None), why="640 bytes, and 2 for each of 10 scales."),
+    Case("four bits", args=(10, 64, 4, None), why="Two weights share a byte."),
+    Case("groups", args=(10, 64, 4, 32), why="Two groups in each row, so 20 scales."),
+    Case("a group that is not full", args=(10, 65, 4, 32), why="The last, smaller group has a scale too: three in each row."),
+    Case("bits that do not fill a byte", args=(1, 3, 3, None), why="9 bits take 2 bytes."),
+    Case("packed without gaps", args=(4, 3, 3, None), why="36 bits are 5 bytes; four rows of 2 bytes would be 8."),
+], hints=["Count bits of integers first, then scales.", "How many groups has a row? `math.ceil(inputs / group)`", "Round up once, over all integers."])
+def _stored_size(outputs, inputs, bits, group):
+    groups = 1 if group is None else -(-inputs // group)
+    return -(-outputs * inputs * bits // 8) + 2 * outputs * groups
+
+# %% ../nbs/20_quantization.ipynb #66a83b02
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+@exercise("quantization.worth", cases=[
+    Case("one better in everything", args=([("float", 0.96, 200, 8.0), ("int8", 0.97, 50, 2.0)],), why="int8 beats float."),
+    Case("each has something", args=([("float", 0.97, 200, 8.0), ("int8", 0.96, 50, 2.0)],), why="The float net is more accurate: nobody beats it."),
+    Case("small but slow", args=([("float", 0.96, 200, 8.0), ("half", 0.96, 100, 90.0), ("int8", 0.96, 50, 2.0)],), why="half is smaller than float, but int8 beats both."),
+    Case("twins", args=([("a", 0.9, 10, 1.0), ("b", 0.9, 10, 1.0)],), why="Equal rows do not beat each other."),
+    Case("better in one only", args=([("a", 0.9, 10, 1.0), ("b", 0.9, 10, 0.9)],), why="As good in two and better in one is enough."),
+    Case("nobody", args=([],), why="No row, no name."),
+], hints=["Write a helper `beats(a, b)` first.", "Turn accuracy around, so that smaller is better in all three.",
+          "`all(x <= y ...) and any(x < y ...)`"])
+def _worth(rows):
+    def beats(a, b):
+        pairs = list(zip((-a[1], *a[2:]), (-b[1], *b[2:]), strict=True))
+        return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+    return [row[0] for row in rows if not any(beats(other, row) for other in rows)]
+
+# %% ../nbs/21_distillation.ipynb #df18b95b
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+def _logits(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@exercise("distillation.soft_targets", cases=[
+    Case("temperature 1", args=(_logits([1.0, 2.0, 3.0]), 1.0), why="The plain softmax."),
+    Case("temperature 4", args=(_logits([1.0, 2.0, 3.0], [0.0, 8.0, -8.0]), 4.0), why="Divide the logits, not the probabilities."),
+    Case("below 1", args=(_logits([1.0, 2.0, 3.0]), 0.5), why="A low temperature makes the distribution sharper."),
+    Case("as many rows as classes", args=(_logits([1.0, 5.0], [2.0, 0.0]), 2.0), why="Each *row* adds up to 1."),
+    Case("large logits", args=(_logits([1000.0, 2000.0, 3000.0], [-5000.0, -5000.0, -5001.0]), 2.0),
+         why="exp(1500) is infinite: subtract the largest logit of the row first, or let torch.softmax do it."),
+], hints=["`(logits / temperature).softmax(dim=...)`: which dimension holds the classes?", "Dimension 1."])
+def _soft_targets(logits, temperature):
+    return (logits / temperature).softmax(1)
+
+# %% ../nbs/21_distillation.ipynb #8e4f96c4
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+@exercise("distillation.gradient", cases=[
+    Case("temperature 1", args=(_logits([0.0, 0.0]), _logits([2.0, 0.0]), 1.0), why="softmax(s) - softmax(t)."),
+    Case("equal logits", args=(_logits([1.0, 2.0, 3.0]), _logits([1.0, 2.0, 3.0]), 3.0), why="Nothing to learn: zeros."),
+    Case("temperature 3", args=(_logits([1.0, 0.0, -1.0]), _logits([0.0, 2.0, 1.0]), 3.0), why="1/T from the chain rule, times T squared: T is left."),
+    Case("several rows", args=(_logits([1.0, 0.0], [0.0, 1.0], [3.0, 0.0]), _logits([0.0, 1.0], [0.0, 1.0], [1.0, 0.0]), 1.0),
+         why="The mean over rows divides by their number."),
+    Case("a high temperature", args=(_logits([6.0, -2.0, 1.0, 0.0]), _logits([0.0, 3.0, 3.0, 1.0]), 100.0),
+         why="Both softmaxes at T; the result is near the difference of the logits over the classes."),
+], hints=["The gradient of KL(p || softmax(s)) is softmax(s) - p.", "The chain rule through s / T gives 1 / T.", "T squared over T is T; divide by the rows."])
+def _gradient(student, teacher, temperature):
+    difference = (student / temperature).softmax(1) - (teacher / temperature).softmax(1)
+    return temperature * difference / len(student)
+
+# %% ../nbs/21_distillation.ipynb #b4b525a2
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+_STUDENT, _FIRST, _SECOND = _logits([1.0, 0.0, 2.0], [0.5, 0.5, 0.0]), _logits([3.0, 0.0, 1.0], [0.0, 4.0, 0.0]), _logits([0.0, 2.0, 2.0], [1.0, 0.0, 0.0])
+
+
+@exercise("distillation.two_teachers", cases=[
+    Case("they agree", args=(_STUDENT, _FIRST, _FIRST, 0.5, 1.0), why="The plain KL divergence."),
+    Case("one alone", args=(_STUDENT, _FIRST, _SECOND, 1.0, 1.0), why="With the share 1 the second does not count."),
+    Case("two opinions", args=(_STUDENT, _FIRST, _SECOND, 0.5, 1.0), why="Average the probabilities, not the logits."),
+    Case("a temperature", args=(_STUDENT, _FIRST, _FIRST, 0.5, 3.0), why="T divides all logits, and T squared multiplies the result."),
+    Case("the gradient", args=(_STUDENT, _FIRST, _SECOND, 0.3, 2.0), gradients=True, why="The student learns from it."),
+], hints=["`p = share * (first / T).softmax(1) + (1 - share) * (second / T).softmax(1)`", "KL is the sum of p (log p - log q) over the classes.",
+          "`F.kl_div(log_q, p, reduction='batchmean')` takes the log-probabilities of the student first."])
+def _two_teachers(student, first, second, share, temperature):
+    p = share * (first / temperature).softmax(1) + (1 - share) * (second / temperature).softmax(1)
+    return temperature**2 * (p * (p.log() - (student / temperature).log_softmax(1))).sum(1).mean()
+
+# %% ../nbs/22_pipeline.ipynb #431e2df5
+#| code-fold: true
+#| code-summary: "The checker of exercise 1"
+@exercise("pipeline.front", cases=[
+    Case("one row", args=([(10, 0.9)],), why="Nothing beats it."),
+    Case("one beats the other", args=([(10, 0.9), (8, 0.95)],), why="The second is smaller and better."),
+    Case("a trade", args=([(10, 0.95), (8, 0.9)],), why="Each is better in one thing: both stay."),
+    Case("equal in one", args=([(10, 0.9), (10, 0.95), (8, 0.9)],), why="As large and less accurate is beaten; as accurate and smaller beats."),
+    Case("twins", args=([(8, 0.9), (8, 0.9)],), why="Equal rows do not beat each other: both stay."),
+    Case("many", args=([(5, 0.5), (9, 0.9), (7, 0.9), (6, 0.6), (9, 0.95), (6, 0.55)],), why="Compare each row with every other one."),
+], hints=["Row j beats row i when it is not larger, not less accurate, and not equal.", "`any(...)` over all other rows.",
+          "`not (a <= b)` is not the same as `a > b` only for NaN; here you may use either."])
+def _front(rows):
+    return [i for i, (size, right) in enumerate(rows)
+            if not any(s <= size and r >= right and (s, r) != (size, right) for s, r in rows)]
+
+# %% ../nbs/22_pipeline.ipynb #48771eb5
+#| code-fold: true
+#| code-summary: "The checker of exercise 2"
+@exercise("pipeline.stale", cases=[
+    Case("nothing changed", args=(["a", "b"], {"a": 1, "b": 2}, {"a": 1, "b": 2}), why="Equal settings all the way: nothing runs."),
+    Case("the last changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 4}), why="What comes before stays."),
+    Case("the first changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 2, "c": 3}), why="All that follows reads another result."),
+    Case("a new stage", args=(["a", "b", "c"], {"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}), why="b never ran, and c now reads b."),
+    Case("never run at all", args=(["a", "b"], {}, {"a": None, "b": None}), why="A setting of None is a setting; a missing one is not."),
+], hints=["Find the first stage that is new or changed.", "Everything from there on has to run.", "`name not in old` is not `old.get(name) is None`."])
+def _stale(stages, old, new):
+    first = next((i for i, name in enumerate(stages) if name not in old or old[name] != new[name]), len(stages))
+    return stages[first:]
+
+# %% ../nbs/22_pipeline.ipynb #9f397b5d
+#| code-fold: true
+#| code-summary: "The checker of exercise 3"
+@exercise("pipeline.paper_bytes", cases=[
+    Case("the whole net", args=([1, 32, 64], 49, 10, 0.0, 32), why="320 + 18,496 + 31,370 numbers of 4 bytes."),
+    Case("8 bits", args=([1, 32, 64], 49, 10, 0.0, 8), why="One byte each."),
+    Case("half of the channels", args=([1, 32, 64], 49, 10, 0.5, 32), why="The input's channel and the classes stay; every layer shrinks on its inner side."),
+    Case("color", args=([3, 10], 4, 5, 0.5, 8), why="Three input channels stay three."),
+    Case("nearly all", args=([1, 8, 16], 49, 10, 0.99, 8), why="One channel stays: a layer without channels computes nothing."),
+], hints=["Prune the list first: `[channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]`.",
+          "A convolution has `9 * a * b + b` numbers.", "The linear layer has `pixels * last * classes + classes`."])
+def _paper_bytes(channels, pixels, classes, share, bits):
+    kept = [channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]
+    numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:])) + pixels * kept[-1] * classes + classes
+    return numbers * bits / 8

@@ -85,8 +85,9 @@ def test_global_masks_are_torchs(sparsity):
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**6), st.lists(SPARSITIES, min_size=2, max_size=5).map(sorted), st.sampled_from(["layer", "global"]))
 def test_later_masks_only_lose_weights(seed, sparsities, scope):
-    weights, masks = {"a": data(5, 7, seed=seed).round(), "b": data(30, seed=seed + 1).round()}, {}  # with ties and zeros
-    for sparsity in sparsities:
+    masks = {}
+    for k, sparsity in enumerate(sparsities):  # other weights each time, with ties and zeros
+        weights = {"a": data(5, 7, seed=seed + 2 * k).round(), "b": data(30, seed=seed + 2 * k + 1).round()}
         new = masks_of(weights, sparsity, scope, masks)
         assert not masks or all((masks[name] | ~new[name]).all() for name in new)
         masks = new
@@ -311,6 +312,13 @@ def test_the_best_weights_are_never_denser(tmp_path, first):
     assert best["counters"]["epoch"] == 4
     weight = best["model"]["0.weight"]
     assert float((weight == 0).float().mean()) == pytest.approx(0.8, abs=0.01)
+
+
+def test_best_weights_of_a_schedule_without_an_end():
+    pruner = Pruner(lambda step: 0.8 if step >= 20 else 0.0)
+    trainer = make([pruner, EarlyStopping("lr", mode="min", patience=50)])  # never better than in the first epoch
+    trainer.fit(loader(), epochs=5, verbose=0)
+    assert sparsity_report(trainer.model).sparsity == pytest.approx(0.8, abs=0.01)
 
 
 def test_patience_does_not_count_before_the_end():

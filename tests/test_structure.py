@@ -21,7 +21,15 @@ UNCOMPARED = {
     ("00_measure", "table = compare("): "prints milliseconds and ratios of them",
     ("00_measure", "ax = table.plot()"): "labels carry ratios of milliseconds",
     ("00_measure", "measured = latency("): "prints milliseconds",
+    ("17_export", "table = compare("): "prints milliseconds and ratios of them",
+    ("17_export", "for row in table.rows], range(3)"): "draws milliseconds",
     ("00_course", "report = doctor()"): "prints what this machine has",
+    ("20_quantization", "print(table)  #"): "prints milliseconds and ratios of them",
+    ("20_quantization", "speed over float32, this machine"): "draws ratios of milliseconds",
+    ("18_pruning", "table = compare("): "prints milliseconds and ratios of them",
+    ("21_distillation", "table = compare("): "prints milliseconds and ratios of them",
+    ("22_pipeline", "print(report)"): "prints milliseconds and ratios of them",
+    ("22_pipeline", "report.plot()"): "draws milliseconds",
 }
 BOOKS = nbtools.notebooks()
 
@@ -210,6 +218,7 @@ def test_lessons_need_only_what_make_lab_installs():
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini")
     stated = config["DEFAULT"]["requirements"].split() + config["DEFAULT"]["course_requirements"].split()
+    stated += [r for extra in ("export", "compress") for r in config["DEFAULT"][f"{extra}_requirements"].split()]  # in course
     plain = {re.split(r"[<>=]", r)[0].lower().replace("_", "-") for r in stated} | {"ipython", "nnlearn"}
     distributions = importlib.metadata.packages_distributions()
     for path in BOOKS:

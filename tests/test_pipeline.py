@@ -1,0 +1,342 @@
+"""The pipeline: configs good and broken, files that are no configs, runs that are killed, reports, the command line."""
+import copy
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import nnlearn.pipeline as p
+from nnlearn.core import ConfigError
+from nnlearn.course import main
+from nnlearn.data import TensorLoader
+from nnlearn.measure import Comparison, Row
+
+ROOT = Path(__file__).resolve().parents[1]
+CAPSTONE = ROOT / "assets" / "configs" / "capstone.yaml"
+DOCUMENT = yaml.safe_load(CAPSTONE.read_text(encoding="utf-8"))
+TINY = {"data": {"name": "mnist_sample", "train_rows": 300, "batch_size": 50}, "model": {"name": "small_cnn", "widths": [4, 8]},
+        "training": {"epochs": 1, "pruning": {"type": "structured", "epochs": 1}, "quantization": {"calibration_rows": 64}}}
+
+
+def places(document, path=()):
+    """The path of every key and list entry."""
+    for key, value in document.items() if isinstance(document, dict) else enumerate(document):
+        yield (*path, key)
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*path, key))
+
+
+KEYS = sorted({str(path[-1]) for path in places(DOCUMENT)} | {"student", "classes", "name", "lr", "start_step", "end_step", "momentum"})
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(KEYS), st.binary(max_size=3),
+    st.sampled_from([-1, 0, 1, 2**31, 10**30, 1e-300, 1e300, "sgd", "int8", "magnitude", "mlp", "one_cycle", "digits"]), st.dates(),
+    st.lists(st.integers(-3, 40), max_size=4), st.dictionaries(st.sampled_from(KEYS), st.integers(-2, 9), max_size=3),
+    st.dictionaries(st.integers(), st.none(), max_size=1), st.just([[[]]]), st.tuples(st.integers(), st.text(max_size=2)))
+
+
+@st.composite
+def broken(draw):
+    """The capstone config after one to four mutations: values replaced, keys removed, renamed, added, moved."""
+    document = copy.deepcopy(DOCUMENT)
+    for _ in range(draw(st.integers(1, 4))):
+        found = list(places(document))
+        if not found:
+            break
+        *path, key = draw(st.sampled_from(found))
+        inside = document
+        for step in path:
+            inside = inside[step]
+        kind = draw(st.sampled_from(["value", "remove", "rename", "add", "move"]))
+        if kind == "value" or isinstance(inside, list):
+            inside[key] = copy.deepcopy(draw(ODD))
+        elif kind == "remove":
+            del inside[key]
+        elif kind == "rename":
+            name = draw(st.one_of(st.sampled_from(KEYS), st.text(max_size=6), st.just(f"{key}s"), st.integers(), st.none()))
+            inside[name] = inside.pop(key)
+        elif kind == "add":
+            inside[draw(st.sampled_from(KEYS))] = copy.deepcopy(draw(ODD))
+        else:
+            target = draw(st.sampled_from([document, *(v for v in document.values() if isinstance(v, dict))]))
+            target[key] = copy.deepcopy(inside[key])
+    return document
+
+
+TOLD = {"valid": 0, "refused": 0}
+
+
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(document=broken())
+def test_ten_thousand_mutations(document):
+    try:
+        config = p.read_config(document)
+    except ConfigError as error:
+        TOLD["refused"] += 1
+        assert error.place and re.match(r"^(config|output|seed|data|model|training|export|[^ ]*)", error.place), error.place
+        assert str(error).startswith(error.place) and len(str(error)) < 600
+        return
+    TOLD["valid"] += 1
+    assert p.make_model(config.model, device="meta") is not None
+
+
+def test_the_mutations_reached_both_ends():
+    assert min(TOLD.values()) > 200, TOLD
+
+
+@pytest.mark.parametrize("change, message", [
+    (("training.prunning", {}), r"training.prunning: unknown key 'prunning'. Did you mean 'pruning'\? Accepted: epochs, optimizer"),
+    (("training.pruning.target_sparsty", 0.5), r"Did you mean 'target_sparsity'\?"),
+    (("training.pruning.target_sparsity", 1.0), "training.pruning.target_sparsity: the value should be less than 1, not 1.0"),
+    (("training.target_sparsity", 0.5), "training: `target_sparsity` belongs to training.pruning"),
+    (("training.pruning.warmup_epochs", 2), "`warmup_epochs` belongs to training.lr_schedule"),
+    (("training.quantization.format", "int9"), r"'int9' is not one of the values. Did you mean 'int8'\? Accepted: int8, float16"),
+    (("training.quantization", {"format": "float16", "type": "during_training"}), "use post_training"),
+    (("training.epochs", True), "training.epochs: the value should be a valid integer, not True"),
+    (("training.epochs", "5"), "not '5'"),
+    (("training.optimizer.type", "adm"), r"training.optimizer.type: unknown type 'adm'. Did you mean 'adam'\?"),
+    (("training.optimizer.learning_rate", float("nan")), "training.optimizer.learning_rate: the value should be a finite number"),
+    (("training.optimizer.lr", 0.1), "training.optimizer: .*lr.*learning_rate"),
+    (("training.lr_schedule.warmup_epochs", 99), "training.lr_schedule.warmup_epochs: 99 epochs of warmup"),
+    (("training.pruning", None), "training.distillation.student: a student is needed"),
+    (("training.pruning.during_training", True), "channels are removed at once"),
+    (("training.pruning", {"during_training": True, "epochs": 0}), "training.pruning.epochs"),
+    (("training.pruning", {"start_step": 20, "end_step": 10}), "must lie after start_step"),
+    (("training", 7), "training: keys with values are needed here, not 7"),
+    (("model.widht", [3]), "model: unknown argument 'widht'. Did you mean 'widths'"),
+    (("model.widths", [3, -1]), r"model.widths\[1\]"),
+    (("model.widths", [10**6, 10**6]), "model: the net would have 9,0"),
+    (("model.widths", [10**30]), "model: "),
+    (("model.name", "smal_cnn"), "model.name: unknown model 'smal_cnn'. Did you mean 'small_cnn'"),
+    (("data.name", "mnist_smaple"), "data.name: .*Did you mean 'mnist_sample'"),
+])
+def test_messages(change, message):
+    document = copy.deepcopy(DOCUMENT)
+    *path, key = change[0].split(".")
+    inside = document
+    for step in path:
+        inside = inside[step]
+    inside[key] = change[1]
+    with pytest.raises(ConfigError, match=message):
+        p.read_config(document)
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"seed: &x 1\ndata: *x", "line 1: anchors and aliases"),
+    (b"\n".join([b"a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]".encode() for i in range(1, 40)]), "anchors and aliases"),
+    (b"seed: !!python/object/apply:os.system ['touch {mark}']", "could not determine a constructor for the tag"),
+    (b"seed: !!python/object/new:subprocess.Popen [['touch', '{mark}']]", "could not determine a constructor"),
+    (b"seed: !!python/name:os.system", "could not determine a constructor"),
+    (b"\xff\xfe\x00s", "is not UTF-8"), ("sää: ö".encode("latin-1"), "is not UTF-8"), ("seed: 1".encode("utf-16"), "UTF-8|not allowed"),
+    (b"seed: 1\nseed: 2", "line 2: the key 'seed' stands here a second time"),
+    (b"#" * 10_000_000, "larger than 1 MB"), (b"[" * 100_000, "more than 20 deep"), (b"{a: " * 5000, "more than 20 deep"),
+    (b"seed: 2020-13-45", "cannot be read"), (b"seed: " + b"9" * 6000, "cannot be read"), (b"a: b: c", "line 1: mapping values"),
+    (b"", "keys with values are needed"), (b"- 1", "keys with values are needed"), (b"? [a]\n: 1", "is no name"), (b"\x00", "not allowed"),
+    (b"a: 1\n---\nb: 1", "another document"), (b"seed: .nan", "seed: "), (b"{1: 2}", "keys should be strings"), (b"<<: {a: 1}", "unknown key 'a'"),
+    (b"seed: !!binary a", "base64"), (b"%YAML 3.0\n---\na: 1", "incompatible"), (b"'", "while scanning|unexpected end"),
+])
+def test_files_that_are_no_configs(content, message, tmp_path):
+    mark, path = tmp_path / "mark", tmp_path / "config.yaml"
+    path.write_bytes(content.replace(b"{mark}", str(mark).encode()))
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=message):
+        p.load_config(path)
+    assert not mark.exists() and time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("name, message", [("nothing.yaml", "No such file"), (".", "Is a directory")])
+def test_paths_that_are_no_files(name, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        p.load_config(tmp_path / name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.one_of(st.binary(max_size=80), st.text(alphabet=":-&*!?[]{}#|>'\"%@ \nab12.e", max_size=60).map(str.encode)))
+def test_any_bytes(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    try:
+        p.load_config(path)
+    except ConfigError as error:
+        assert error.place
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("training: {optimizer: {type: adam, learning_rate: 1e-3}}\nseed: 5")
+    config = p.load_config(path)
+    assert config.training.optimizer.learning_rate == 0.001 and config.seed == 5
+    assert p.read_config(config) is config and p.read_config({}).data.name == "mnist_sample"
+
+
+# ---- runs
+
+def test_every_kind_of_step_by_itself():
+    from nnlearn.quantization import QuantizedModel
+    data = p.mnist_sample()
+    loader = TensorLoader(data.train_x[:200], data.train_y[:200], batch_size=50, shuffle=True)
+    torch.manual_seed(0)
+    net = p.small_cnn((4, 8))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+
+    def made(**sections):
+        return p.ModelOptimizer({"training": sections}, verbose=0)
+
+    gradual = made(pruning={"target_sparsity": 0.75, "during_training": True, "epochs": 2, "frequency": 1}).apply_pruning(net, loader)
+    constant = made(pruning={"target_sparsity": 0.5, "during_training": True, "epochs": 1, "schedule": "constant"}).apply_pruning(net, loader)
+    at_once = made(pruning={"target_sparsity": 0.5, "epochs": 0}).apply_pruning(net)
+    channels = made(pruning={"type": "structured", "epochs": 1}).apply_pruning(net, loader)
+    for model, share in [(gradual, 0.75), (constant, 0.5), (at_once, 0.5)]:
+        assert abs(float((model[4].weight == 0).float().mean()) - share) < 0.01
+    assert channels[0].out_channels == 2 and channels[4].out_channels == 4
+    kept = made(pruning={"target_sparsity": 0.5}, distillation={"epochs": 1}).apply_distillation(at_once, net, loader)
+    assert bool((kept[4].weight == 0).eq(at_once[4].weight == 0).all())
+    int8 = made(quantization={}).apply_quantization(net.eval(), loader)
+    batches = [(x, y) for x, y in loader]
+    half = made(quantization={"format": "float16"}).apply_quantization(net.eval(), batches)
+    aware = made(quantization={"type": "during_training"}).apply_quantization(net, data.train_x[:50], loader)
+    assert isinstance(aware, QuantizedModel) and aware(data.test_x[:3]).shape == int8(data.test_x[:3]).shape == half(data.test_x[:3]).shape
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name  # every step left what it was given as it was
+
+
+def test_steps_that_cannot_be():
+    net = p.small_cnn((4, 8))
+    for call, message in [
+        (lambda: p.ModelOptimizer({}).apply_pruning(net), "training.pruning: this step is not in the config"),
+        (lambda: p.ModelOptimizer({"training": {"pruning": {"enabled": False}}}).apply_pruning(net), "enabled: true"),
+        (lambda: p.ModelOptimizer({"training": {"pruning": {}}}).apply_pruning(net), "give train_loader, or set epochs: 0"),
+        (lambda: p.ModelOptimizer({"training": {"pruning": {"during_training": True, "end_step": 99, "epochs": 1}}}).apply_pruning(
+            net, [(torch.zeros(2, 1, 28, 28), torch.zeros(2).long())]), "has 1 steps and would end before step 99"),
+        (lambda: p.ModelOptimizer({"training": {"quantization": {}}}).apply_quantization(net, []), "representative_dataset: is empty"),
+        (lambda: p.ModelOptimizer({"training": {"quantization": {"type": "during_training"}}}).apply_quantization(net, torch.zeros(2, 1, 28, 28)),
+         "needs train_loader"),
+        (lambda: p.ModelOptimizer({}).train(net, iter([])), "a loader with a length"),
+        (lambda: p.ModelOptimizer({"data": {"name": "digits"}}, 0).run("never_made"), "model: does not take inputs of the shape"),
+        (lambda: p.ModelOptimizer({"model": {"name": "small_cnn", "classes": 3}}, 0).run("never_made"), "10 classes"),
+    ]:
+        try:
+            with pytest.raises(ConfigError, match=message):
+                call()
+        finally:
+            if Path("never_made").exists():
+                Path("never_made").rmdir()
+
+
+def test_a_net_of_ones_own(tmp_path):
+    @p.MODELS.register("tests_own")
+    def own(units: int = 5):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, units), nn.ReLU(), nn.Linear(units, 10))
+
+    try:
+        config = {"data": {"name": "digits", "train_rows": 200}, "model": {"name": "tests_own", "units": 7}, "export": {"enabled": False},
+                  "training": {"epochs": 1, "quantization": {"backend": "torch", "format": "float16", "measure_performance": False}}}
+        report = p.ModelOptimizer(config, 0).run(tmp_path / "run")
+        assert [row.name for row in report.comparison.rows] == ["original"] and (tmp_path / "run" / "float16.pt2").exists()
+        with pytest.raises(ConfigError, match="unknown argument 'unitz'"):
+            p.read_config({"model": {"name": "tests_own", "unitz": 7}})
+    finally:
+        del p.MODELS["tests_own"]
+
+
+def hashes(folder):
+    return {name: note["sha256"] for name, note in json.loads((folder / "run.json").read_text()).items() if note["file"].endswith(".pt")}
+
+
+def optimize(config, folder, *more):
+    return subprocess.Popen([str(Path(sys.executable).with_name("nnlearn")), "optimize", str(config), "--output", str(folder), *more], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_killed_and_resumed_from_the_command_line(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    whole = optimize(config, tmp_path / "whole")
+    out, err = whole.communicate(timeout=300)
+    assert whole.returncode == 0 and "on the Pareto front" in out and "int8" in out and "batches" in err, err
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert "<svg" in page and not re.search(r'(src|href)="?https?:', page) and "int8" in page
+    with open(tmp_path / "whole" / "report.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["name"] for r in rows] == ["original", "pruned", "original, ONNX", "pruned, ONNX", "int8"]
+    assert float(rows[2]["speed_ratio_onnxruntime"]) == 1.0 and {r["pareto"] for r in rows} <= {"True", "False"}
+
+    cut = optimize(config, tmp_path / "cut")
+    deadline = time.time() + 120
+    while not (tmp_path / "cut" / "pruned.pt").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    cut.send_signal(signal.SIGKILL)
+    cut.communicate()
+    refused = optimize(config, tmp_path / "cut")
+    assert refused.communicate()[1].startswith("nnlearn: output:") and refused.returncode == 2
+    again = optimize(config, tmp_path / "cut", "--resume")
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0 and "original: kept" in out, out + err
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+def test_damaged_and_changed_stages_are_made_again(tmp_path):
+    news = []
+    folder = p.RunFolder(tmp_path / "a", say=news.append)
+    first = folder.stage("one", "one.txt", 1, [], lambda path: path.write_text("1"))
+    folder.stage("two", "two.txt", 2, [first], lambda path: path.write_text("2"))
+    first.path.write_text("9")
+    news.clear()
+    again = p.RunFolder(tmp_path / "a", resume=True, say=news.append)
+    mended = again.stage("one", "one.txt", 1, [], lambda path: path.write_text("1"))
+    again.stage("two", "two.txt", 2, [mended], lambda path: path.write_text("2"))
+    again.stage("two", "two.txt", 3, [mended], lambda path: path.write_text("3"))
+    assert "its SHA-256 differs" in news[0] and news[1:] == ["one ...", "two: kept", "two ..."]
+    (tmp_path / "a" / "run.json").write_text("{broken")
+    assert p.RunFolder(tmp_path / "a", resume=True).known == {}
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(ConfigError, match="output: "):
+            p.RunFolder(wrong)
+
+
+def test_nets_are_saved_with_their_channels(tmp_path):
+    from nnlearn.checkpoints import CheckpointError
+    net = p.prune_structured(p.small_cnn((4, 8)).eval(), torch.zeros(2, 1, 28, 28), 0.5)
+    p.save_net(net, p.Model(name="small_cnn", widths=[4, 8]), tmp_path / "net.pt")
+    again = p.load_net(tmp_path / "net.pt")
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(again(x), net(x)) and again[0].out_channels == 2 and again[1].num_features == 2
+    (tmp_path / "net.pt").write_bytes((tmp_path / "net.pt").read_bytes()[:-50])
+    with pytest.raises(CheckpointError):
+        p.load_net(tmp_path / "net.pt")
+
+
+# ---- the report and the command line
+
+def row(name, accuracy, size, ms):
+    return Row(name, accuracy, size, size, ms, ms, None, 1.0, 1.0, "k", "")
+
+
+def test_the_front_and_the_smallest():
+    rows = [row("a", 0.98, 100, 5.0), row("<b>", 0.975, 50, 6.0), row("c", 0.97, 60, 6.0), row("d", 0.90, 10, 7.0), row("e", 0.98, 100, 5.0)]
+    report = p.Report(Comparison(rows, 1))
+    assert report.front == ["a", "<b>", "d", "e"] and report.smallest().name == "<b>" and report.smallest(10).name == "d"
+    assert "&lt;b&gt;" in p._page(report) and "<b>" not in re.sub(r"<svg.*</svg>", "", p._page(report), flags=re.S)
+    assert report["c"].bytes == 60 and "smallest within 1 point" in str(report)
+
+
+@pytest.mark.parametrize("content, message", [("training: {prunning: {}}", "Did you mean 'pruning'"), (None, "cannot be read: No such file")])
+def test_exit_code_2_without_a_traceback(content, message, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    if content:
+        path.write_text(content)
+    assert main(["optimize", str(path), "--output", str(tmp_path / "o")]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.startswith("nnlearn: ") and "Traceback" not in told and not (tmp_path / "o").exists()
