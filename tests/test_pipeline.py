@@ -143,7 +143,7 @@ def test_messages(change, message):
     (b"#" * 10_000_000, "larger than 1 MB"), (b"[" * 100_000, "more than 20 deep"), (b"{a: " * 5000, "more than 20 deep"),
     (b"seed: 2020-13-45", "cannot be read"), (b"seed: " + b"9" * 6000, "cannot be read"), (b"a: b: c", "line 1: mapping values"),
     (b"", "keys with values are needed"), (b"- 1", "keys with values are needed"), (b"? [a]\n: 1", "is no name"), (b"\x00", "not allowed"),
-    (b"a: 1\n---\nb: 1", "another document"), (b"seed: .nan", "seed: "), (b"{1: 2}", "keys should be strings"), (b"<<: {a: 1}", "unknown key 'a'"),
+    (b"a: 1\n---\nb: 1", "another document"), (b"seed: .nan", "seed: "), (b"{1: 2}", "keys should be strings"), (b"<<: {a: 1}", "unknown key 'a'"),  # noqa: E501
     (b"seed: !!binary a", "base64"), (b"%YAML 3.0\n---\na: 1", "incompatible"), (b"'", "while scanning|unexpected end"),
 ])
 def test_files_that_are_no_configs(content, message, tmp_path):
@@ -194,7 +194,7 @@ def test_every_kind_of_step_by_itself():
         return p.ModelOptimizer({"training": sections}, verbose=0)
 
     gradual = made(pruning={"target_sparsity": 0.75, "during_training": True, "epochs": 2, "frequency": 1}).apply_pruning(net, loader)
-    constant = made(pruning={"target_sparsity": 0.5, "during_training": True, "epochs": 1, "schedule": "constant"}).apply_pruning(net, loader)
+    constant = made(pruning={"target_sparsity": 0.5, "during_training": True, "epochs": 1, "schedule": "constant"}).apply_pruning(net, loader)  # noqa: E501
     at_once = made(pruning={"target_sparsity": 0.5, "epochs": 0}).apply_pruning(net)
     channels = made(pruning={"type": "structured", "epochs": 1}).apply_pruning(net, loader)
     for model, share in [(gradual, 0.75), (constant, 0.5), (at_once, 0.5)]:
@@ -220,7 +220,7 @@ def test_steps_that_cannot_be():
         (lambda: p.ModelOptimizer({"training": {"pruning": {"during_training": True, "end_step": 99, "epochs": 1}}}).apply_pruning(
             net, [(torch.zeros(2, 1, 28, 28), torch.zeros(2).long())]), "has 1 steps and would end before step 99"),
         (lambda: p.ModelOptimizer({"training": {"quantization": {}}}).apply_quantization(net, []), "representative_dataset: is empty"),
-        (lambda: p.ModelOptimizer({"training": {"quantization": {"type": "during_training"}}}).apply_quantization(net, torch.zeros(2, 1, 28, 28)),
+        (lambda: p.ModelOptimizer({"training": {"quantization": {"type": "during_training"}}}).apply_quantization(net, torch.zeros(2, 1, 28, 28)),  # noqa: E501
          "needs train_loader"),
         (lambda: p.ModelOptimizer({}).train(net, iter([])), "a loader with a length"),
         (lambda: p.ModelOptimizer({"data": {"name": "digits"}}, 0).run("never_made"), "model: does not take inputs of the shape"),
@@ -255,7 +255,7 @@ def hashes(folder):
 
 
 def optimize(config, folder, *more):
-    return subprocess.Popen([str(Path(sys.executable).with_name("nnlearn")), "optimize", str(config), "--output", str(folder), *more], text=True,
+    return subprocess.Popen([str(Path(sys.executable).with_name("nnlearn")), "optimize", str(config), "--output", str(folder), *more], text=True,  # noqa: E501
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -325,14 +325,14 @@ def row(name, accuracy, size, ms):
 
 
 def test_the_front_and_the_smallest():
-    rows = [row("a", 0.98, 100, 5.0), row("<b>", 0.975, 50, 6.0), row("c", 0.97, 60, 6.0), row("d", 0.90, 10, 7.0), row("e", 0.98, 100, 5.0)]
+    rows = [row("a", 0.98, 100, 5.0), row("<b>", 0.975, 50, 6.0), row("c", 0.97, 60, 6.0), row("d", 0.90, 10, 7.0), row("e", 0.98, 100, 5.0)]  # noqa: E501
     report = p.Report(Comparison(rows, 1))
     assert report.front == ["a", "<b>", "d", "e"] and report.smallest().name == "<b>" and report.smallest(10).name == "d"
     assert "&lt;b&gt;" in p._page(report) and "<b>" not in re.sub(r"<svg.*</svg>", "", p._page(report), flags=re.S)
     assert report["c"].bytes == 60 and "smallest within 1 point" in str(report)
 
 
-@pytest.mark.parametrize("content, message", [("training: {prunning: {}}", "Did you mean 'pruning'"), (None, "cannot be read: No such file")])
+@pytest.mark.parametrize("content, message", [("training: {prunning: {}}", "Did you mean 'pruning'"), (None, "cannot be read: No such file")])  # noqa: E501
 def test_exit_code_2_without_a_traceback(content, message, tmp_path, capsys):
     path = tmp_path / "c.yaml"
     if content:
