@@ -1043,7 +1043,7 @@ def _two_teachers(student, first, second, share, temperature):
     Case("one row", args=([(10, 0.9)],), why="Nothing beats it."),
     Case("one beats the other", args=([(10, 0.9), (8, 0.95)],), why="The second is smaller and better."),
     Case("a trade", args=([(10, 0.95), (8, 0.9)],), why="Each is better in one thing: both stay."),
-    Case("equal in one", args=([(10, 0.9), (10, 0.95), (8, 0.9)],), why="As large and less accurate is beaten; as accurate and smaller beats."),  # noqa: E501
+    Case("equal in one", args=([(10, 0.9), (10, 0.95), (8, 0.9)],), why="As large and less accurate is beaten; as accurate and smaller beats."),
     Case("twins", args=([(8, 0.9), (8, 0.9)],), why="Equal rows do not beat each other: both stay."),
     Case("many", args=([(5, 0.5), (9, 0.9), (7, 0.9), (6, 0.6), (9, 0.95), (6, 0.55)],), why="Compare each row with every other one."),
 ], hints=["Row j beats row i when it is not larger, not less accurate, and not equal.", "`any(...)` over all other rows.",
@@ -1058,10 +1058,10 @@ def _front(rows):
 @exercise("pipeline.stale", cases=[
     Case("nothing changed", args=(["a", "b"], {"a": 1, "b": 2}, {"a": 1, "b": 2}), why="Equal settings all the way: nothing runs."),
     Case("the last changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 4}), why="What comes before stays."),
-    Case("the first changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 2, "c": 3}), why="All that follows reads another result."),  # noqa: E501
+    Case("the first changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 2, "c": 3}), why="All that follows reads another result."),
     Case("a new stage", args=(["a", "b", "c"], {"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}), why="b never ran, and c now reads b."),
     Case("never run at all", args=(["a", "b"], {}, {"a": None, "b": None}), why="A setting of None is a setting; a missing one is not."),
-], hints=["Find the first stage that is new or changed.", "Everything from there on has to run.", "`name not in old` is not `old.get(name) is None`."])  # noqa: E501
+], hints=["Find the first stage that is new or changed.", "Everything from there on has to run.", "`name not in old` is not `old.get(name) is None`."])
 def _stale(stages, old, new):
     first = next((i for i, name in enumerate(stages) if name not in old or old[name] != new[name]), len(stages))
     return stages[first:]
@@ -1072,7 +1072,7 @@ def _stale(stages, old, new):
 @exercise("pipeline.paper_bytes", cases=[
     Case("the whole net", args=([1, 32, 64], 49, 10, 0.0, 32), why="320 + 18,496 + 31,370 numbers of 4 bytes."),
     Case("8 bits", args=([1, 32, 64], 49, 10, 0.0, 8), why="One byte each."),
-    Case("half of the channels", args=([1, 32, 64], 49, 10, 0.5, 32), why="The input's channel and the classes stay; every layer shrinks on its inner side."),  # noqa: E501
+    Case("half of the channels", args=([1, 32, 64], 49, 10, 0.5, 32), why="The input's channel and the classes stay; every layer shrinks on its inner side."),
     Case("color", args=([3, 10], 4, 5, 0.5, 8), why="Three input channels stay three."),
     Case("nearly all", args=([1, 8, 16], 49, 10, 0.99, 8), why="One channel stays: a layer without channels computes nothing."),
 ], hints=["Prune the list first: `[channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]`.",

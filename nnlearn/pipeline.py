@@ -185,12 +185,15 @@ def _check_together(config: Config) -> None:
     if pruning and pruning.during_training and pruning.epochs == 0:
         raise ConfigError("pruning during training needs at least 1 epoch.", place="training.pruning.epochs")
     if pruning and pruning.end_step is not None and pruning.end_step <= pruning.start_step:
-        raise ConfigError(f"must lie after start_step ({pruning.start_step}), not at {pruning.end_step}.", place="training.pruning.end_step")  # noqa: E501
+        raise ConfigError(f"must lie after start_step ({pruning.start_step}), not at {pruning.end_step}.",
+                          place="training.pruning.end_step")
     if distillation and distillation.enabled and not distillation.student and not (pruning and pruning.enabled):
         raise ConfigError("a student is needed: give training.distillation.student (name, widths), or enable training.pruning, "
-                          "and the pruned net is the student.", place="training.distillation.student")
+                          "and the pruned net is the student.",
+                          place="training.distillation.student")
     if quantization and quantization.format == "float16" and quantization.type == "during_training":
-        raise ConfigError("float16 is fine enough that there is nothing to train for: use post_training.", place="training.quantization.type")  # noqa: E501
+        raise ConfigError("float16 is fine enough that there is nothing to train for: use post_training.",
+                          place="training.quantization.type")
 
 # %% ../nbs/22_pipeline.ipynb #39111ebd
 def _check_parts(config: Config) -> None:
@@ -302,7 +305,8 @@ def _unknown_key(path: list[str]) -> ConfigError:
     elsewhere = [other or "the top" for other, cls in known.items() if key in cls.model_fields and other != place]
     elsewhere += ["training.lr_schedule"] if key in _SCHEDULE_KEYS else []
     if elsewhere:
-        return ConfigError(f"`{_short(key)[1:-1]}` belongs to {' or '.join(elsewhere)}, not here.", place=place or "config", accepted=accepted)  # noqa: E501
+        return ConfigError(f"`{_short(key)[1:-1]}` belongs to {' or '.join(elsewhere)}, not here.",
+                           place=place or "config", accepted=accepted)
     return ConfigError(f"unknown key {_short(key)}.", place=".".join(path), given=key, accepted=accepted)
 
 # %% ../nbs/22_pipeline.ipynb #c451108c
@@ -812,7 +816,8 @@ def _run(o: ModelOptimizer, folder: RunFolder) -> Report:
                                     lambda path, net=net: o.export(load_net(net.path), example[:2], path))
     if training.quantization and training.quantization.enabled:
         quantization = training.quantization
-        ending = ".onnx" if quantization.backend == "onnxruntime" and quantization.type == "post_training" and quantization.format == "int8" else ".pt2"  # noqa: E501
+        ending = ".onnx" if quantization.backend == "onnxruntime" and \
+             quantization.type == "post_training" and quantization.format == "int8" else ".pt2"
         name = quantization.format
         files[name] = make.file(name, ending, [common, quantization], [last], lambda path: o.apply_quantization(
             load_net(last.path), data.train_x, loader, path))
