@@ -1079,5 +1079,5 @@ def _stale(stages, old, new):
           "A convolution has `9 * a * b + b` numbers.", "The linear layer has `pixels * last * classes + classes`."])
 def _paper_bytes(channels, pixels, classes, share, bits):
     kept = [channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]
-    numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:])) + pixels * kept[-1] * classes + classes
+    numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:], strict=False)) + pixels * kept[-1] * classes + classes
     return numbers * bits / 8

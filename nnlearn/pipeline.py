@@ -58,7 +58,7 @@ def mlp(
     sizes = [inputs, *widths, classes]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
         raise ConfigError(f"widths, inputs and classes are whole numbers above 0, not {sizes}.", place="mlp")
-    layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.ReLU())]
+    layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers[:-1])
 
 # %% ../nbs/22_pipeline.ipynb #397afcdd
