@@ -218,7 +218,7 @@ def _make(name: str, groups: list[dict[str, Any]], params: dict[str, Any]) -> to
                     _number(part[key], f"{place}.{key}")
     try:
         return entry(groups, **_with_fused(entry, groups, params))
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise ConfigError(f"{error}.", place=place) from error
 
 # %% ../nbs/05_optimizers.ipynb #2ea21857
