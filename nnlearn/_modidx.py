@@ -817,6 +817,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                   'nnlearn/pipeline.py'),
                                   'nnlearn.pipeline._Maker': ('pipeline.html#_maker', 'nnlearn/pipeline.py'),
                                   'nnlearn.pipeline._Maker.__init__': ('pipeline.html#_maker.__init__', 'nnlearn/pipeline.py'),
+                                  'nnlearn.pipeline._Maker.exported': ('pipeline.html#_maker.exported', 'nnlearn/pipeline.py'),
                                   'nnlearn.pipeline._Maker.file': ('pipeline.html#_maker.file', 'nnlearn/pipeline.py'),
                                   'nnlearn.pipeline._Maker.net': ('pipeline.html#_maker.net', 'nnlearn/pipeline.py'),
                                   'nnlearn.pipeline._accuracy': ('pipeline.html#_accuracy', 'nnlearn/pipeline.py'),

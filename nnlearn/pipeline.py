@@ -8,7 +8,6 @@ __all__ = ['MODELS', 'DATASETS', 'Rate', 'mlp', 'Section', 'Data', 'Open', 'Mode
            'Stage', 'RunFolder', 'save_net', 'load_net', 'ModelOptimizer', 'pareto_front', 'Report', 'size_explorer']
 
 # %% ../nbs/22_pipeline.ipynb #8a8b93bc
-# mypy: ignore-errors
 import contextlib
 import copy
 import csv
@@ -70,9 +69,9 @@ class Section(BaseModel):
 class Data(Section):
     """The section `data`."""
     name: str = "mnist_sample"
-    train_rows: int | None = Field(None, ge=1)  # only the first so many training rows
-    batch_size: int = Field(64, ge=1, le=2**16)
-    split_seed: int = Field(0, ge=0, lt=2**32)
+    train_rows: int | None = Field(default=None, ge=1)  # only the first so many training rows
+    batch_size: int = Field(default=64, ge=1, le=2**16)
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class Open(Section):
@@ -92,23 +91,23 @@ class Model(Open):
 class Optimizer(Open):
     """The section `training.optimizer`: the flat form of lesson 05, and the rate beside it."""
     type: str = "adamw"
-    learning_rate: float = Field(3e-3, gt=0, le=10)
+    learning_rate: float = Field(default=3e-3, gt=0, le=10)
 
 # %% ../nbs/22_pipeline.ipynb #8760462d
-Rate = Field(None, gt=0, le=10)  # a learning rate; None: that of `training.optimizer`
+Rate = Field(default=None, gt=0, le=10)  # a learning rate; None: that of `training.optimizer`
 
 
 class Pruning(Section):
     """The section `training.pruning`."""
     enabled: bool = True
     type: Literal["magnitude", "structured"] = "magnitude"
-    target_sparsity: float = Field(0.5, ge=0, lt=1)  # of the weights, or of the channels
+    target_sparsity: float = Field(default=0.5, ge=0, lt=1)  # of the weights, or of the channels
     during_training: bool = False  # raise the sparsity step by step while fine-tuning
     schedule: Literal["constant", "polynomial"] = "polynomial"
-    start_step: int = Field(0, ge=0)
-    end_step: int | None = Field(None, ge=1)  # None: after three quarters of the steps
-    frequency: int = Field(10, ge=1)
-    epochs: int = Field(3, ge=0, le=10_000)  # of fine-tuning
+    start_step: int = Field(default=0, ge=0)
+    end_step: int | None = Field(default=None, ge=1)  # None: after three quarters of the steps
+    frequency: int = Field(default=10, ge=1)
+    epochs: int = Field(default=3, ge=0, le=10_000)  # of fine-tuning
     learning_rate: float | None = Rate
 
 
@@ -116,9 +115,9 @@ class Distillation(Section):
     """The section `training.distillation`: the trained net teaches `student`, or the pruned net when there is none."""
     enabled: bool = True
     student: Model | None = None
-    alpha: float = Field(0.5, ge=0, le=1)
-    temperature: float = Field(2.0, gt=0, le=1000)
-    epochs: int = Field(5, ge=1, le=10_000)
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0, le=1000)
+    epochs: int = Field(default=5, ge=1, le=10_000)
     learning_rate: float | None = Rate
 
 # %% ../nbs/22_pipeline.ipynb #c7973761
@@ -130,8 +129,8 @@ class Quantization(Section):
     backend: Literal["onnxruntime", "torch"] = "onnxruntime"
     optimize_for_inference: bool = True  # fold batch norm, fuse, optimize the graph
     measure_performance: bool = True  # put it into the table
-    calibration_rows: int = Field(512, ge=1)
-    epochs: int = Field(1, ge=1, le=10_000)  # of training under fake quantization
+    calibration_rows: int = Field(default=512, ge=1)
+    epochs: int = Field(default=1, ge=1, le=10_000)  # of training under fake quantization
     learning_rate: float | None = Rate
 
 
@@ -144,7 +143,7 @@ class Export(Section):
 
 class Training(Section):
     """The section `training`."""
-    epochs: int = Field(5, ge=1, le=10_000)
+    epochs: int = Field(default=5, ge=1, le=10_000)
     optimizer: Optimizer = Optimizer()
     lr_schedule: dict[str, Any] | None = None
     pruning: Pruning | None = None
@@ -154,7 +153,7 @@ class Training(Section):
 
 class Config(Section):
     """A whole config; every section may be left out."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
@@ -471,14 +470,14 @@ def save_net(
     path: str | os.PathLike,  # where to
 ) -> None:
     """Write a net so that `load_net` can build it again without unpickling any code."""
-    write_checkpoint({"model": {"name": section.name, **(section.model_extra or {})}, "weights": net.state_dict()}, path)
+    write_checkpoint({"model": {"name": section.name, **section.arguments()}, "weights": net.state_dict()}, Path(path))
 
 
 def load_net(
     path: str | os.PathLike,  # from `save_net`
 ) -> nn.Module:  # on the CPU, in eval mode
     """The net in a file. Damaged files raise `CheckpointError`."""
-    state = read_checkpoint(path)
+    state = read_checkpoint(Path(path))
     net = make_model(Model(**state["model"]))
     _cut_to(net, state["weights"])
     net.load_state_dict(state["weights"])
@@ -562,7 +561,7 @@ class ModelOptimizer:
             return _run(self, RunFolder(output, resume, print if self.verbose else _quietly))
 
 # %% ../nbs/22_pipeline.ipynb #cd1c37a3
-def _fit(o: ModelOptimizer, model: nn.Module, loader: Any, epochs: int, rate: float | None, callbacks: Iterable[Callback] = (),
+def _fit(o: ModelOptimizer, model: nn.Module, loader: Any, epochs: int, rate: float | None, callbacks: Sequence[Callback] = (),
          first: bool = False) -> nn.Module:
     "Train the model in place, on the machine's device, and bring it back in eval mode."
     optimizer, schedule = _optimizer(o, model, loader, epochs, rate, first)
@@ -812,8 +811,7 @@ def _run(o: ModelOptimizer, folder: RunFolder) -> Report:
     last, files = list(nets.values())[-1], {}
     if config.export.enabled:
         for name, net in {"original, ONNX": original, f"{last.name}, ONNX": last}.items():
-            files[name] = make.file(name, ".onnx", [config.export], [net],
-                                    lambda path, net=net: o.export(load_net(net.path), example[:2], path))
+            files[name] = make.exported(name, net, example[:2])
     if training.quantization and training.quantization.enabled:
         quantization = training.quantization
         ending = ".onnx" if quantization.backend == "onnxruntime" and \
@@ -842,6 +840,10 @@ class _Maker:
     def net(self, name: str, made_from: Any, after: Sequence[Stage], make: Callable[[], nn.Module], section: Model) -> Stage:
         """A stage whose function gives a net."""
         return self.file(name, ".pt", made_from, after, lambda path: save_net(make(), section, path))
+
+    def exported(self, name: str, net: Stage, example: torch.Tensor) -> Stage:
+        """A net as an ONNX file."""
+        return self.file(name, ".onnx", [self.o.config.export], [net], lambda path: self.o.export(load_net(net.path), example, path))
 
 # %% ../nbs/22_pipeline.ipynb #eb9d1783
 def _report(o: ModelOptimizer, data: Split, nets: Mapping[str, Stage], files: Mapping[str, Stage], folder: RunFolder) -> Report:
