@@ -87,7 +87,7 @@ def export_onnx(
     cannot become a graph or only one for a single batch size, an opset other than the one that was asked for, and outputs that
     differ. The parts: `torch.onnx.export`, ONNX Runtime for the check.
     """
-    _need("onnx"), _need("onnxscript")
+    _need("onnx"), _need("onnx_ir"), _need("onnxscript")
     model, inputs = _check_model(model, "export_onnx"), _check_example(example, "export_onnx")
     with _in_eval_mode(model):
         outputs = _call_once(model, inputs, "export_onnx")
@@ -200,9 +200,11 @@ def _write_onnx(model: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: int
     results = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with _silence(), torch.no_grad():
-            torch.onnx.export(model, inputs, path, dynamo=True, external_data=False, optimize=optimize, opset_version=opset,
-                              verbose=False, input_names=names, output_names=results,
-                              dynamic_shapes=_open_batch(model, len(inputs)) if dynamic else None)
+            program = torch.onnx.export(model, inputs, dynamo=True, optimize=optimize, opset_version=opset, verbose=False,
+                                        input_names=names, output_names=results,
+                                        dynamic_shapes=_open_batch(model, len(inputs)) if dynamic else None)
+            _need("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(program.model)  # stack traces with the paths of this machine
+            program.save(path, external_data=False)
     except Exception as error:
         raise ConfigError(_why_no_graph(model, error), place="export_onnx.model") from error
     path.with_name(path.name + ".data").unlink(missing_ok=True)  # of an earlier export to this place; the new file needs none
