@@ -200,9 +200,9 @@ def _write_onnx(model: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: int
     results = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with _silence(), torch.no_grad():
-            program = torch.onnx.export(model, inputs, dynamo=True, optimize=optimize, opset_version=opset, verbose=False,
-                                        input_names=names, output_names=results,
-                                        dynamic_shapes=_open_batch(model, len(inputs)) if dynamic else None)
+            program: Any = torch.onnx.export(model, inputs, dynamo=True, optimize=optimize, opset_version=opset, verbose=False,
+                                             input_names=names, output_names=results,
+                                             dynamic_shapes=_open_batch(model, len(inputs)) if dynamic else None)
             _need("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(program.model)  # stack traces with the paths of this machine
             program.save(path, external_data=False)
     except Exception as error:

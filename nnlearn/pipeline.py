@@ -726,40 +726,60 @@ class Report:
 
 # %% ../nbs/22_pipeline.ipynb #dc0b0817
 def _plot(report: Report) -> Any:
+    "Two panels; numbers for the variants, explained at the side."
     import matplotlib.pyplot as plt
-    from nnlearn.core import COLORS
 
     fig, axes = plt.subplots(1, 2, figsize=(9.2, 3.4), sharey=True)
     rows = report.comparison.rows
-    for ax, label, values in [(axes[0], "size on disk (KiB)", [r.bytes / 1024 for r in rows]),
-                              (axes[1], "median latency (ms)", [r.p50_ms for r in rows])]:
-        for number, (row, x) in enumerate(zip(rows, values, strict=True), 1):
-            on = row.name in report.front
-            ax.plot(x, 100 * row.accuracy, "o", ms=8, color=COLORS["blue"], mfc=COLORS["blue"] if on else "none")
-            ax.annotate(str(number), (x, 100 * row.accuracy), xytext=(7, 4), textcoords="offset points")
-        ax.set(xlabel=label, xscale="log")
-        ax.margins(x=0.12, y=0.2)
-    axes[0].set_ylabel("accuracy (%)")
+    right = [100 * row.accuracy for row in rows]
+    middle, half = (max(right) + min(right)) / 2, max(1.0, 0.65 * (max(right) - min(right)))  # at least two points, or noise looks large
+    axes[0].set(ylabel="accuracy (%)", ylim=(middle - half, middle + half))
+    _panel(axes[0], report, [row.bytes / 1024 for row in rows], "size on disk (KiB)")
+    _panel(axes[1], report, [row.p50_ms for row in rows], "median latency (ms)")
     fig.legend(handles=[plt.Line2D([], [], ls="", label=f"{i}  {row.name}") for i, row in enumerate(rows, 1)],
-               loc="center left", bbox_to_anchor=(1.0, 0.55), handlelength=0, handletextpad=0)
+               loc="outside right center", handlelength=0, handletextpad=0)
     return fig
+
+
+def _panel(ax: Any, report: Report, costs: Sequence[float], label: str) -> None:
+    "Accuracy against one cost: a point for each variant, the best accuracy that each cost buys as a line, and the variants' numbers."
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from nnlearn.core import COLORS
+
+    rows = report.comparison.rows
+    ax.set(xlabel=label, xscale="log", xlim=(min(costs) / 1.6, max(costs) * 1.6))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    points = sorted(zip(costs, (100 * row.accuracy for row in rows), strict=True))
+    best = [max(y for _, y in points[:i + 1]) for i in range(len(points))]
+    ax.step([x for x, _ in points], best, where="post", color=COLORS["grey"], lw=1.2, zorder=1)
+    for row, x in zip(rows, costs, strict=True):
+        ax.plot(x, 100 * row.accuracy, "o", ms=8, color=COLORS["blue"], mfc=COLORS["blue"] if row.name in report.front else "white")
+    places = ax.transData.transform([(x, 100 * row.accuracy) for row, x in zip(rows, costs, strict=True)])
+    near: list[list[int]] = []  # variants whose numbers would lie upon one another share a label
+    for i, place in enumerate(places):
+        group = next((g for g in near if abs(places[g[0]] - place).max() < 0.16 * ax.figure.dpi), None)
+        near.append([i]) if group is None else group.append(i)
+    for group in near:
+        x = max(costs[i] for i in group)
+        ax.annotate(", ".join(str(i + 1) for i in group), (x, 100 * rows[group[0]].accuracy), xytext=(6, 5), textcoords="offset points")
 
 
 _STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--soft:#57606a;--line:#d0d7de;--back:#fff;--good:#0067a5}
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9da7b3;--line:#3d444d;--back:#0d1117;--good:#6cb6ff}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:1100px;margin:2rem auto;padding:0 1rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:.4rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child,th:last-child,td:last-child{text-align:left}th{color:var(--soft);font-weight:600}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
+th,td{padding:.35rem .45rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}td{white-space:nowrap}
+th:first-child,td:first-child,th:last-child,td:last-child{text-align:left;white-space:normal}th{color:var(--soft);font-weight:600}
 tr.front td:first-child{color:var(--good);font-weight:700}figure{margin:2rem 0;background:#fff;border-radius:8px;padding:1rem}
-figure svg{max-width:100%;height:auto}p.note{color:var(--soft)}"""
+figure svg{width:100%;height:auto}p.note{color:var(--soft)}"""
 
 
 def _page(report: Report) -> str:
     "The report as one HTML page."
-    head = ["variant", "accuracy", "bytes", "gzip", "size", "p50 ms", "p95 ms", "multiply-adds", "speed", "speed over ONNX Runtime",
-            "most of the time runs"]
-    body = []
+    head = ["variant", "accuracy", "bytes", "gzip", "size", "p50 ms", "p95 ms", "multiply-adds", "speed", "speed over ORT", "runs mostly"]
+    last, body = str(report).splitlines()[-1], []
     for r in report.rows():
         over = r["speed_ratio_onnxruntime"]
         cells = [r["name"], f"{r['accuracy']:.2%}", f"{r['bytes']:,}", f"{r['gzip']:,}", f"{r['size_ratio']:.2f}x", f"{r['p50_ms']:.3f}",
@@ -769,10 +789,11 @@ def _page(report: Report) -> str:
         body.append(f"<tr{' class=front' if r['pareto'] else ''}>{row}</tr>")
     return f"""<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Optimization report</title><style>{_STYLE}</style>
-<h1>Optimization report</h1><p>{html.escape(str(report).splitlines()[-1])}.</p>
+<h1>Optimization report</h1><p>{html.escape(last[:1].upper() + last[1:])}.</p>
 <div class="scroll"><table><thead><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>
-<p class="note">Ratios are to the first row. Coloured names are on the Pareto front: no other variant is at least as accurate, small and
-fast. Latency of one batch, threads: {report.comparison.threads}. gzip: bytes after compression.</p>
+<p class="note">Ratios are to the first row; "speed over ORT" is that to the original under ONNX Runtime in float32. Coloured names are on
+the Pareto front: no other variant is at least as accurate, small and fast. Latency is that of one batch; threads:
+{report.comparison.threads}. gzip: bytes after compression.</p>
 <figure role="img" aria-label="Accuracy against size and against latency of every variant">{_svg(report)}</figure></html>
 """
 
@@ -784,7 +805,10 @@ def _svg(report: Report) -> str:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    with mpl.rc_context({"svg.hashsalt": "nnlearn", "figure.facecolor": "white"}):
+    from nnlearn.core import style
+
+    with mpl.rc_context():
+        style()
         fig, text = report.plot(), io.StringIO()
         fig.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
         plt.close(fig)
@@ -792,58 +816,74 @@ def _svg(report: Report) -> str:
 
 # %% ../nbs/22_pipeline.ipynb #66fe30ea
 def _run(o: ModelOptimizer, folder: RunFolder) -> Report:
-    config, training, data = o.config, o.config.training, _data(o.config)
-    loader = TensorLoader(data.train_x, data.train_y, batch_size=config.data.batch_size, shuffle=True, seed=config.seed)
-    common, example = [config.seed, config.data, config.model, training.optimizer], data.train_x[:config.data.batch_size]
-    make = _Maker(o, folder, loader)
+    "Nets, then files, then the report."
+    data = _data(o.config)
+    make = _Maker(o, folder, data)
+    nets = _make_nets(o, make)
+    return _report(o, data, nets, _make_files(o, make, list(nets.values())), folder)
 
-    original = make.net("original", [common, training.epochs, training.lr_schedule], [],
-                        lambda: o.train(make_model(config.model), loader), config.model)
-    nets, section = {"original": original}, config.model
+
+def _make_nets(o: ModelOptimizer, make: "_Maker") -> dict[str, Stage]:
+    "The stages that are torch nets: trained, pruned, taught."
+    training, lesson, section, loader = o.config.training, o.config.training.distillation, o.config.model, make.loader
+    original = last = make.net("original", [training.epochs, training.lr_schedule], [],
+                               lambda: o.train(make_model(section), loader), section)
+    nets = {"original": original}
     if training.pruning and training.pruning.enabled:
-        nets["pruned"] = make.net("pruned", [common, training.pruning], [original],
-                                  lambda: o.apply_pruning(load_net(original.path), loader, example), section)
-    lesson = training.distillation
+        nets["pruned"] = last = make.net("pruned", [training.pruning], [original],
+                                         lambda: o.apply_pruning(load_net(original.path), loader, make.example), section)
     if lesson and lesson.enabled:
-        before, section = list(nets.values())[-1], lesson.student or section
-        nets["distilled"] = make.net("distilled", [common, lesson, training.pruning], [original, before], lambda: o.apply_distillation(
-            make_model(section) if lesson.student else load_net(before.path), load_net(original.path), loader), section)
-    last, files = list(nets.values())[-1], {}
-    if config.export.enabled:
-        for name, net in {"original, ONNX": original, f"{last.name}, ONNX": last}.items():
-            files[name] = make.exported(name, net, example[:2])
-    if training.quantization and training.quantization.enabled:
-        quantization = training.quantization
-        ending = ".onnx" if quantization.backend == "onnxruntime" and \
-             quantization.type == "post_training" and quantization.format == "int8" else ".pt2"
-        name = quantization.format
-        files[name] = make.file(name, ending, [common, quantization], [last], lambda path: o.apply_quantization(
-            load_net(last.path), data.train_x, loader, path))
-    return _report(o, data, nets, files, folder)
+        other, before = lesson.student, last
+        nets["distilled"] = make.net("distilled", [lesson, training.pruning], [original, before], lambda: o.apply_distillation(
+            make_model(other) if other else load_net(before.path), load_net(original.path), loader), other or section)
+    return nets
+
+
+def _make_files(o: ModelOptimizer, make: "_Maker", nets: Sequence[Stage]) -> dict[str, Stage]:
+    "The stages that are for a runtime: the first and the last net as ONNX, and the last in fewer bits."
+    files, last, quantization = {}, nets[-1], o.config.training.quantization
+    if o.config.export.enabled:
+        for net in dict.fromkeys((nets[0], last)):
+            files[f"{net.name}, ONNX"] = make.exported(f"{net.name}, ONNX", net)
+    if quantization and quantization.enabled:
+        files[quantization.format] = make.file(quantization.format, _ending(quantization), [quantization], [last], lambda path:
+                                               o.apply_quantization(load_net(last.path), make.data.train_x, make.loader, path))
+    return files
+
+
+def _ending(section: Quantization) -> str:
+    "Only integers made after training run under ONNX Runtime; all else is a program of torch."
+    in_onnx = section.backend == "onnxruntime" and section.type == "post_training" and section.format == "int8"
+    return ".onnx" if in_onnx else ".pt2"
 
 # %% ../nbs/22_pipeline.ipynb #5d739c2d
 class _Maker:
     "Makes the stages of a run, each from its own seed, so that it does not matter which of them were made before."
 
-    def __init__(self, o: ModelOptimizer, folder: RunFolder, loader: TensorLoader):
-        self.o, self.folder, self.loader = o, folder, loader
+    def __init__(self, o: ModelOptimizer, folder: RunFolder, data: Split):
+        config = o.config
+        self.o, self.folder, self.data = o, folder, data
+        self.loader = TensorLoader(data.train_x, data.train_y, batch_size=config.data.batch_size, shuffle=True, seed=config.seed)
+        self.example = data.train_x[:config.data.batch_size]
+        self.common = [config.seed, config.data, config.model, config.training.optimizer]  # what every stage is made from
 
-    def file(self, name: str, ending: str, made_from: Any, after: Sequence[Stage], make: Callable[[Path], Any]) -> Stage:
+    def file(self, name: str, ending: str, made_from: list[Any], after: Sequence[Stage], make: Callable[[Path], Any]) -> Stage:
         """A stage whose function writes the file."""
         def fresh(path: Path) -> None:
             seed_everything(self.o.config.seed)
             self.loader.epoch = self.loader.batch = 0  # every stage sees the batches in the same order
             make(path)
 
-        return self.folder.stage(name, name.replace(", ", "-").lower() + ending, made_from, after, fresh)
+        return self.folder.stage(name, name.replace(", ", "-").lower() + ending, [self.common, *made_from], after, fresh)
 
-    def net(self, name: str, made_from: Any, after: Sequence[Stage], make: Callable[[], nn.Module], section: Model) -> Stage:
+    def net(self, name: str, made_from: list[Any], after: Sequence[Stage], make: Callable[[], nn.Module], section: Model) -> Stage:
         """A stage whose function gives a net."""
         return self.file(name, ".pt", made_from, after, lambda path: save_net(make(), section, path))
 
-    def exported(self, name: str, net: Stage, example: torch.Tensor) -> Stage:
+    def exported(self, name: str, net: Stage) -> Stage:
         """A net as an ONNX file."""
-        return self.file(name, ".onnx", [self.o.config.export], [net], lambda path: self.o.export(load_net(net.path), example, path))
+        return self.file(name, ".onnx", [self.o.config.export], [net],
+                         lambda path: self.o.export(load_net(net.path), self.example[:2], path))
 
 # %% ../nbs/22_pipeline.ipynb #eb9d1783
 def _report(o: ModelOptimizer, data: Split, nets: Mapping[str, Stage], files: Mapping[str, Stage], folder: RunFolder) -> Report:

@@ -3,6 +3,7 @@
 `python tests/bench/run.py [NAME ...]` runs some of the benchmarks; with none named, all of them.
 """
 import csv
+import importlib
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -44,22 +46,30 @@ def imports(rounds: int = 10) -> list[dict]:
 
 def explorers(redraws: int = 30) -> list[dict]:
     """Milliseconds of one redraw of each explorer of the lessons, and the kilobytes it adds to a page."""
-    from nnlearn.explore import explore
-    from nnlearn.passes import gradient_step_explorer
-    from nnlearn.schedules import explorer_types
-
-    rows = []
     from nnlearn.data import validation_explorer
+    from nnlearn.distillation import temperature_explorer
+    from nnlearn.explore import explore
+    from nnlearn.export import traffic_explorer
+    from nnlearn.integers import clipping_explorer, rounding_explorer
     from nnlearn.landscapes import slice_explorer, surface_explorer
     from nnlearn.losses import cross_entropy_explorer, residual_explorer
     from nnlearn.optimizers import optimizer_explorer
+    from nnlearn.passes import gradient_step_explorer
+    from nnlearn.pipeline import size_explorer
+    from nnlearn.pruning import sparsity_explorer
+    from nnlearn.quantization import granularity_explorer
+    from nnlearn.schedules import explorer_types
 
-    made = {"one gradient step": gradient_step_explorer(), "loss against residual": residual_explorer(),
-            "cross-entropy": cross_entropy_explorer(), "a surface": surface_explorer(), "a slice of a net": slice_explorer(),
-            "optimizers": optimizer_explorer(), "validation": validation_explorer(),
-            "schedules": explore(explorer_types(), x_label="step", y_label="rate", alt="rates")}
-    for name, explorer in made.items():
-        times = []
+    made = {"one gradient step": gradient_step_explorer, "loss against residual": residual_explorer,
+            "cross-entropy": cross_entropy_explorer, "a surface": surface_explorer, "a slice of a net": slice_explorer,
+            "optimizers": optimizer_explorer, "validation": validation_explorer,
+            "schedules": lambda: explore(explorer_types(), x_label="step", y_label="rate", alt="rates"),
+            "memory traffic": traffic_explorer, "sparsity": sparsity_explorer, "rounding": rounding_explorer,
+            "clipping": clipping_explorer, "granularity": granularity_explorer, "temperature": temperature_explorer,
+            "size on paper": size_explorer}
+    rows = []
+    for name, make in made.items():
+        explorer, times = make(), []
         for i in range(redraws):
             begin = time.perf_counter()
             redraw(explorer, i)
@@ -126,6 +136,16 @@ def landscapes() -> list[dict]:
         return measured.landscapes(row, folder)
 
 
+def shrinking(name: str) -> Callable[[], list[dict]]:
+    """The benchmark of that name in the file of that name: pruning, quantization or distillation."""
+    def run() -> list[dict]:
+        sys.path.insert(0, str(HERE))
+        return getattr(importlib.import_module(name), name)(row)
+
+    run.__doc__ = f"What {name} makes of the small net of part 3."
+    return run
+
+
 def lessons() -> list[dict]:
     """Seconds of each lesson under nbval, one after another, one thread."""
     rows = []
@@ -145,7 +165,8 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
             "high": round(max(values), 3), "runs": len(values), "unit": unit, "reach": reach, "reached": median <= reach}
 
 
-BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "landscapes": landscapes, "lessons": lessons}
+BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "landscapes": landscapes,
+              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation")}, "lessons": lessons}
 
 
 def write(name: str, rows: list[dict]) -> None:
