@@ -1,4 +1,4 @@
-"""Everything `make test` runs, in order; prints each command, its time, and at the end what failed."""
+"""Everything `make test` runs, in order; prints each command, its time, and at the end what failed, by name."""
 import os
 import subprocess
 import sys
@@ -20,6 +20,17 @@ STEPS = {
 }
 
 
+def run(command: list[str]) -> tuple[int, list[str]]:
+    """Run a command and pass its output on; gives the exit code and the lines of pytest that name what failed."""
+    named = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.startswith(("FAILED ", "ERROR ")):
+                named.append(line.rstrip()[:300])
+    return process.returncode, named
+
+
 def main() -> int:
     """Run the steps; the exit code is 1 when one of them failed."""
     os.chdir(ROOT)
@@ -33,10 +44,12 @@ def main() -> int:
         shown = " ".join("python" if part == PYTHON else part for part in command)
         print(f"\n== {title}\n$ {shown}", flush=True)
         begin = time.time()
-        code = subprocess.run(command).returncode
+        code, named = run(command)
         print(f"   {'ok' if code == 0 else f'FAILED (exit code {code})'}, {time.time() - begin:.0f} s", flush=True)
-        failed += [title] if code else []
-    print(f"\n{len(STEPS) - len(failed)} passed, {len(failed)} failed" + (f": {'; '.join(failed)}" if failed else ""))
+        failed += [(title, named)] if code else []
+    print(f"\n{len(STEPS) - len(failed)} passed, {len(failed)} failed")
+    for title, named in failed:
+        print("\n      ".join([f"   {title}", *named]))
     print(f"{time.time() - started:.0f} s in all")
     return 1 if failed else 0
 
