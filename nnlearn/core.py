@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'nearest', 'ConfigError', 'check_keys', 'Registry', 'check_params', 'seed_everything', 'default_device',
-           'count_parameters', 'style', 'save_figure']
+           'count_parameters', 'eval_mode', 'style', 'save_figure']
 
 # %% ../nbs/00_core.ipynb #cf373507
+import contextlib
 import difflib
 import inspect
 import random
 from collections import UserDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,21 @@ def count_parameters(
 ) -> int:  # how many numbers; a parameter that is shared counts once
     """The number of parameters of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+# %% ../nbs/00_core.ipynb #5e71a0c2
+@contextlib.contextmanager
+def eval_mode(
+    model: torch.nn.Module,  # any module
+) -> Iterator[None]:
+    """Eval mode inside; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(modes[0][1])  # a model with a `train` of its own may switch more than the attribute
+        for module, mode in modes:
+            module.training = mode
 
 # %% ../nbs/00_core.ipynb #6d3fed13
 COLORS = {"blue": "#0067a5", "orange": "#c85200", "green": "#00845d", "purple": "#a3488c", "sky": "#3a9bd4",

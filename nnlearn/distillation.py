@@ -10,7 +10,7 @@ __all__ = ['DistillationLoss', 'teacher_logits', 'with_teacher', 'distill', 'Fea
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import ConfigError
+from .core import ConfigError, eval_mode
 from .data import TensorLoader
 from .integers import (Affine, MovingAverageObserver, QuantLinear, affine_params, fake_quantize, int_matmul, quantize,
                               quantize_linears)
@@ -108,7 +108,7 @@ def teacher_logits(
 ) -> torch.Tensor:  # logits (N, C), on the CPU
     """What the teacher says of each row. Outputs that are NaN, or probabilities instead of logits, raise `ConfigError`."""
     device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
-    with _in_eval_mode(teacher):
+    with eval_mode(teacher):
         logits = torch.cat([_main_output(teacher(batch.to(device))).cpu() for batch in inputs.split(batch_size)])
     return _check_teacher(logits)
 
@@ -124,18 +124,6 @@ def with_teacher(
     return TensorLoader(inputs, labels, teacher_logits(teacher, inputs), **options)
 
 # %% ../nbs/21_distillation.ipynb #8209ef18
-@contextlib.contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    "Eval mode inside; afterwards each module's own."
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def _check_teacher(logits: torch.Tensor) -> torch.Tensor:
     "The logits, or a `ConfigError` when they are not finite, or look like probabilities."
     if not bool(logits.isfinite().all()):
@@ -177,7 +165,7 @@ class _Teaching(Callback):
         if self.teacher is None:
             logits = _unpack(trainer)
         else:
-            with torch.no_grad(), _in_eval_mode(self.teacher):
+            with torch.no_grad(), eval_mode(self.teacher):
                 logits = _main_output(_call_model(self.teacher, trainer.inputs))
         self.criterion.logits = logits if self.checked else _check_teacher(logits)
         self.checked = True
@@ -270,7 +258,7 @@ class FeatureDistillation(nn.Module):
         self.weight, self._found = float(weight), {}  # type: ignore[var-annotated]
         self._layers = _find_layers(student, teacher, pairs)
         self._hooks: list[Any] = []
-        with self, torch.no_grad(), _in_eval_mode(student), _in_eval_mode(teacher):
+        with self, torch.no_grad(), eval_mode(student), eval_mode(teacher):
             student(example)
             teacher(example)
             self.projections = nn.ModuleList(_projection(*self._pair(k), name) for k, name in enumerate(pairs))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import ConfigError
+from .core import ConfigError, eval_mode
 from .measure import model_bytes
 
 # %% ../nbs/17_export.ipynb #c5fddc2a
@@ -89,7 +89,7 @@ def export_onnx(
     """
     _need("onnx"), _need("onnx_ir"), _need("onnxscript")
     model, inputs = _check_model(model, "export_onnx"), _check_example(example, "export_onnx")
-    with _in_eval_mode(model):
+    with eval_mode(model):
         outputs = _call_once(model, inputs, "export_onnx")
         _write_onnx(model, inputs, len(outputs), Path(path), dynamic_batch, opset, optimize)
         written = _opset_of(path)
@@ -130,18 +130,6 @@ def _check_example(example: Any, place: str) -> tuple[torch.Tensor, ...]:
         raise ConfigError(f"all inputs need the same batch size, at least 1, in dimension 0, not the shapes "
                           f"{', '.join(str(tuple(x.shape)) for x in inputs)}.", place=f"{place}.example")
     return tuple(x.detach() for x in inputs)
-
-
-@contextlib.contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    "Every module in eval mode, and afterwards each in the mode it was in."
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _call_once(model: nn.Module, inputs: tuple[torch.Tensor, ...], place: str) -> list[torch.Tensor]:
@@ -458,7 +446,7 @@ def export_litert(
     """
     converter = _need("litert_torch", "pip install litert-torch (2 GB, in none of nnlearn's extras; an environment of its own is best)")
     model, inputs = _check_model(model, "export_litert"), _check_example(example, "export_litert")
-    with _in_eval_mode(model):
+    with eval_mode(model):
         _call_once(model, inputs, "export_litert")
         try:
             with _silence():
@@ -550,7 +538,7 @@ def memory_traffic(
 
     hooks = [layer.register_forward_hook(count) for layer in model.modules() if not list(layer.children())]
     try:
-        with _in_eval_mode(model):
+        with eval_mode(model):
             _call_once(model, inputs, "memory_traffic")
     finally:
         for hook in hooks:

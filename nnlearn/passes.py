@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import ConfigError
+from .core import ConfigError, eval_mode
 
 # %% ../nbs/01_passes.ipynb #d91b2d89
 class LayerTrace(NamedTuple):
@@ -54,19 +54,16 @@ def trace_shapes(
         raise ConfigError(f"one batch as a torch tensor is needed, not {type(inputs).__name__}; for an array: "
                           "`torch.as_tensor(array)`.", place="trace_shapes.inputs")
     trace, running = ShapeTrace(), list[str]()
-    modes = {module: module.training for module in model.modules()}
     hooks = list(_hooks(model, trace, running))
     try:
-        with torch.no_grad():
-            model.eval()(inputs)
+        with eval_mode(model), torch.no_grad():
+            model(inputs)
     except Exception as error:
         where = f"at layer {running[-1]}" if running else f"after layer {trace[-1].name}" if trace else "before the first layer"
         raise ConfigError(f"it stopped {where}: {error}", place="trace_shapes") from error
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return trace
 
 # %% ../nbs/01_passes.ipynb #c8920c5b

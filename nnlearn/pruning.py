@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from .core import COLORS, ConfigError, count_parameters
+from .core import COLORS, ConfigError, count_parameters, eval_mode
 from .training import Callback, EarlyStopping
 
 # %% ../nbs/18_pruning.ipynb #3bc2f290
@@ -484,12 +484,8 @@ def _traceable(model: nn.Module) -> nn.Module:
 @torch.no_grad()
 def _run(model: nn.Module, example: tuple) -> Any:
     "The outputs in eval mode; every module keeps its mode, and batch norms what they know."
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        return model.eval()(*example)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(model):
+        return model(*example)
 
 
 def _output_shape(model: nn.Module, example: tuple) -> Any:

@@ -30,7 +30,7 @@ from torch.optim import lr_scheduler
 
 from .checkpoints import (Batches, CheckpointError, CheckpointFolder, CheckpointWarning, NotExactlyResumable,
                                  batches_in, check_replayable, read_checkpoint, write_checkpoint)
-from .core import ConfigError, Registry, default_device, seed_everything
+from .core import ConfigError, Registry, default_device, eval_mode, seed_everything
 from .losses import CompositeLoss, FocalLoss, FunctionLoss, ParameterPenalty
 
 # %% ../nbs/07_training.ipynb #df7fc157
@@ -1270,7 +1270,7 @@ class _Passes(_Moments):
         meter.reset()
         held = self.inputs, self.targets, self.outputs, self.loss  # of the training batch, when a callback asks for this
         try:
-            with _eval_mode(self.model):
+            with eval_mode(self.model):
                 for batch in loader:
                     self._take(batch, place)
                     self._forward(place, first)
@@ -1283,18 +1283,6 @@ class _Passes(_Moments):
         return meter.results()
 
 # %% ../nbs/07_training.ipynb #b9eace95
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    "Eval mode inside; afterwards each module's own mode, so that layers somebody froze stay frozen."
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def _empty(loader: Any, place: str) -> ConfigError:
     """The error for a loader without batches."""
     once = "it is an iterator and has been used up; give a DataLoader or a list" if hasattr(loader, "__next__") else \
@@ -1448,7 +1436,7 @@ def _only_inputs(batch: Any) -> Any:
 @torch.no_grad()
 def _predict(t: Any, loader: Any) -> torch.Tensor:
     found = []
-    with _eval_mode(t.model):
+    with eval_mode(t.model):
         for batch in loader:
             inputs = _only_inputs(batch)
             with torch.autocast(t.device.type, t.amp_dtype) if t.use_amp else _PLAIN:

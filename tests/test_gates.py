@@ -186,7 +186,8 @@ def test_a_failing_step_fails_the_whole_run(tmp_path):
     """The runner behind `make test` gives exit code 1 when one step does, and names at the end what failed."""
     code = (f"import sys; sys.path.insert(0, {str(ROOT / 'tests/tools')!r}); import run_all\n"
             "run_all.ROOT = __import__('pathlib').Path('.')\n"
-            "run_all.STEPS = {'good': [sys.executable, '-c', ''], 'bad': [sys.executable, '-c', 'print(\"FAILED a.py::b\"); raise SystemExit(3)']}\n"
+            "bad = 'print(\"FAILED a.py::b\"); raise SystemExit(3)'\n"
+            "run_all.STEPS = {'good': [sys.executable, '-c', ''], 'bad': [sys.executable, '-c', bad]}\n"
             "sys.exit(run_all.main())")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and re.search("1 passed, 1 failed\n   bad\n      FAILED a.py::b\n", done.stdout)

@@ -113,3 +113,130 @@ def test_damaged_and_foreign_files_are_named(net, data, tmp_path):
     for wrong in (cut, foreign):
         with pytest.raises(ConfigError, match="no whole file of a quantized model"):
             q.load_quantized(wrong)
+
+
+def test_qat_goes_on_training_after_a_validation(data):
+    """Dropout and observers, which an exported graph switches in its own way, are on again after the pass in eval mode."""
+    torch.manual_seed(0)
+    aware = q.prepare_qat(nn.Sequential(small_cnn((2, 4)), nn.Dropout(0.5)), data.train_x[:4])
+    loader = TensorLoader(data.train_x[:60], data.train_y[:60], batch_size=30)
+    trainer = Trainer(aware, nn.CrossEntropyLoss(), torch.optim.SGD(aware.parameters(), 0.01), device="cpu")
+    trainer.fit(loader, loader, epochs=1, verbose=0)
+    first, again = aware(data.test_x[:20]), aware(data.test_x[:20])
+    assert not torch.equal(first, again)  # dropout drops
+    ranges = [v.clone() for k, v in aware.state_dict().items() if "min_val" in k]
+    aware(50 * data.test_x[:20])
+    assert any(not torch.equal(a, b) for a, b in zip(ranges, (v for k, v in aware.state_dict().items() if "min_val" in k), strict=True))
+
+
+def test_calibration_from_pairs_and_lists(net, data):
+    """Batches as (inputs, targets), as a DataLoader gives them, and tensors one by one find the same ranges."""
+    pairs = [(data.train_x[i:i + 32], data.train_y[i:i + 32]) for i in (0, 32)]
+    made = [q.quantize_model(net, "static", given) for given in (pairs, [x for x, _ in pairs], data.train_x[:64])]
+    answers = [each(data.test_x[:20]) for each in made]
+    assert torch.equal(answers[0], answers[1]) and (answers[0] - answers[2]).abs().max() < 0.2 * answers[0].abs().max()
+
+
+@pytest.mark.parametrize("method", ["dynamic", "weight_only", "float16", "bfloat16"])
+def test_two_inputs_and_two_outputs(method):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(4, 8)
+
+        def forward(self, x, y):
+            return self.a(x) + self.b(y), self.a(x)
+
+    torch.manual_seed(0)
+    net, given = Two().eval(), (torch.rand(3, 4), torch.rand(3, 4))
+    made = q.quantize_model(net, method, example=given)
+    for ours, theirs in zip(made(*given), net(*given), strict=True):
+        assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, atol=0.05) and not torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("given, message", [
+    (lambda x: (x, x), r"takes 1 input\(s\), not 2"),
+    (lambda x: (x.double(),), "input 0 is torch.float64, and torch.float32 is needed"),
+    (lambda x: (x.tolist(),), "input 0 is list"),
+    (lambda x: (x[:, :, :20],), r"input 0 has the shape \(4, 1, 20, 28\)"),
+])
+def test_wrong_inputs_of_a_quantized_model(given, message, net, data):
+    made = q.quantize_model(net, "weight_only", example=data.test_x[:4])
+    with pytest.raises(ConfigError, match=message):
+        made(*given(data.test_x[:4]))
+
+
+@pytest.mark.parametrize("backend, ending", [("torch", "pt2"), ("onnxruntime", "onnx")])
+def test_a_folder_that_is_not_there(backend, ending, net, data, tmp_path):
+    with pytest.raises(ConfigError, match="there is no folder"):
+        q.quantize_model(net, "static", data.train_x[:64], backend=backend, path=tmp_path / "no" / f"int8.{ending}")
+
+
+def test_a_file_that_was_changed_inside_is_refused(net, data, tmp_path):
+    """One bit, in a place that a zip file's own checksum does not cover when it is rewritten with it."""
+    path, other = tmp_path / "int8.pt2", tmp_path / "other.pt2"
+    q.quantize_model(net, "weight_only", example=data.test_x[:4], path=path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    other.write_bytes(bytes(content))
+    with pytest.raises(ConfigError, match="no whole file of a quantized model"):
+        q.load_quantized(other)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "float16"])
+def test_other_methods_under_onnx_runtime(method, data, tmp_path):
+    torch.manual_seed(1)
+    mlp = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+    x = data.test_x[:64]
+    made = q.quantize_model(mlp, method, example=x[:4], backend="onnxruntime", path=tmp_path / "net.onnx")
+    with torch.no_grad():
+        difference = (made(x).float() - mlp(x)).abs().max() / mlp(x).abs().max()
+    assert 0 < float(difference) < 0.1 and (tmp_path / "net.onnx").stat().st_size < 0.7 * 4 * sum(p.numel() for p in mlp.parameters())
+    assert bool(q.int8_kernels(made, x[:4])) == (method == "dynamic")
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda net, x: q.quantize_model(net, "static", 3), "an iterable of batches is needed, not int"),
+    (lambda net, x: q.quantize_model(net, "static", {"x": x}), "not dict"),
+    (lambda net, x: q.quantize_model(net, "static", ["a"]), "a batch is a tensor of inputs"),
+    (lambda net, x: q.quantize_model(net, "static", [x, x.double()]), "batch 1 holds inputs of the shape .* and type torch.float64"),
+    (lambda net, x: q.quantize_model(nn.Conv2d(1, 2, 3), "dynamic", example=x), "dynamic quantization is for linear layers"),
+    (lambda net, x: q.legacy_eager(net, x, engine="x68"), "Did you mean 'x86'"),
+    (lambda net, x: q.int8_kernels("nothing.pt2", x), "there is no file"),
+    (lambda net, x: q.granularity_error(net[0].weight, granularity="chanel"), "Did you mean 'channel'"),
+    (lambda net, x: q.granularity_error(net[0].weight, bits=1), "bits"),
+])
+def test_more_calls_that_cannot_be(call, message, net, data):
+    with pytest.raises(ConfigError, match=message):
+        call(net, data.train_x[:8])
+
+
+def test_the_callback_wants_a_qat_model(net, data):
+    loader = TensorLoader(data.train_x[:20], data.train_y[:20], batch_size=10)
+    trainer = Trainer(net, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), 0.0), device="cpu", callbacks=[q.QATCallback()])
+    with pytest.raises(ConfigError, match="it is for a QATModel, and this Trainer trains a Sequential"):
+        trainer.fit(loader, epochs=1, verbose=0)
+    net.eval()
+
+
+def test_a_file_that_no_process_can_run(net, data, tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no graph")
+    with pytest.raises(ConfigError, match="int8_kernels: the saved file cannot be run by a new process"):
+        q.int8_kernels(path, data.test_x[:4])
+
+
+def test_granularity_explorer_without_a_model_leaves_random_states_alone():
+    before = torch.get_rng_state()
+    explorer = q.granularity_explorer()
+    assert torch.equal(before, torch.get_rng_state()) and "Conv2d" in explorer.html and "Linear" in explorer.html
+
+
+def test_max_pooling_with_a_rounded_up_size_stays_right(data):
+    """Pooling that was moved onto the integers keeps stride, padding and ceil_mode."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Flatten(), nn.Linear(4 * 14 * 14, 10)).eval()
+    x = data.test_x[:8]
+    made = q.quantize_model(net, "static", data.train_x[:64])
+    with torch.no_grad():
+        assert (made(x) - net(x)).abs().max() < 0.05 * net(x).abs().max() and made(x).shape == (8, 10)
