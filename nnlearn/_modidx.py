@@ -398,6 +398,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'nnlearn.exercises._state_after': ('landscapes.html#_state_after', 'nnlearn/exercises.py'),
                                    'nnlearn.exercises._step_arguments': ('pruning.html#_step_arguments', 'nnlearn/exercises.py'),
                                    'nnlearn.exercises._stored_size': ('quantization.html#_stored_size', 'nnlearn/exercises.py'),
+                                   'nnlearn.exercises._student_gradient': ('distillation.html#_student_gradient', 'nnlearn/exercises.py'),
                                    'nnlearn.exercises._sums': ('quantization.html#_sums', 'nnlearn/exercises.py'),
                                    'nnlearn.exercises._table': ('export.html#_table', 'nnlearn/exercises.py'),
                                    'nnlearn.exercises._test_rows': ('data.html#_test_rows', 'nnlearn/exercises.py'),

@@ -425,7 +425,7 @@ def _replaced(model: nn.Module, kind: type, make: Callable) -> nn.Module:
 
 # %% ../nbs/21_distillation.ipynb #cd69196a
 def temperature_explorer() -> Any:
-    """The explorer of temperature: a teacher's probabilities for a digit, sorted or not, and their entropy."""
+    """The explorer of temperature: a teacher's probabilities for a digit, and their entropy."""
     from nnlearn.explore import Slider, explore
 
     spoken = _digits_logits()

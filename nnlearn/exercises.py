@@ -1021,6 +1021,11 @@ def _gradient(student, teacher, temperature):
 # %% ../nbs/21_distillation.ipynb #b4b525a2
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
+def _student_gradient(answer, student, *rest):
+    student = student.clone().requires_grad_()
+    return torch.autograd.grad(answer(student, *rest), student)[0]
+
+
 _STUDENT, _FIRST, _SECOND = _logits([1.0, 0.0, 2.0], [0.5, 0.5, 0.0]), _logits([3.0, 0.0, 1.0], [0.0, 4.0, 0.0]), _logits([0.0, 2.0, 2.0], [1.0, 0.0, 0.0])
 
 
@@ -1029,7 +1034,7 @@ _STUDENT, _FIRST, _SECOND = _logits([1.0, 0.0, 2.0], [0.5, 0.5, 0.0]), _logits([
     Case("one alone", args=(_STUDENT, _FIRST, _SECOND, 1.0, 1.0), why="With the share 1 the second does not count."),
     Case("two opinions", args=(_STUDENT, _FIRST, _SECOND, 0.5, 1.0), why="Average the probabilities, not the logits."),
     Case("a temperature", args=(_STUDENT, _FIRST, _FIRST, 0.5, 3.0), why="T divides all logits, and T squared multiplies the result."),
-    Case("the gradient", args=(_STUDENT, _FIRST, _SECOND, 0.3, 2.0), gradients=True, why="The student learns from it."),
+    Case("the gradient", args=(_STUDENT, _FIRST, _SECOND, 0.3, 2.0), call=_student_gradient, why="The student learns from it."),
 ], hints=["`p = share * (first / T).softmax(1) + (1 - share) * (second / T).softmax(1)`", "KL is the sum of p (log p - log q) over the classes.",
           "`F.kl_div(log_q, p, reduction='batchmean')` takes the log-probabilities of the student first."])
 def _two_teachers(student, first, second, share, temperature):

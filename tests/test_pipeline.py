@@ -150,10 +150,9 @@ def test_messages(change, message):
 def test_files_that_are_no_configs(content, message, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "config.yaml"
     path.write_bytes(content.replace(b"{mark}", str(mark).encode()))
-    began = time.process_time()
     with pytest.raises(ConfigError, match=message):
         p.load_config(path)
-    assert not mark.exists() and time.process_time() - began < 20
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("name, message", [("nothing.yaml", "No such file"), (".", "Is a directory")])
@@ -201,7 +200,9 @@ def test_every_kind_of_step_by_itself():
     for model, share in [(gradual, 0.75), (constant, 0.5), (at_once, 0.5)]:
         assert abs(float((model[4].weight == 0).float().mean()) - share) < 0.01
     assert channels[0].out_channels == 2 and channels[4].out_channels == 4
+    student = {k: v.clone() for k, v in at_once.state_dict().items()}
     kept = made(pruning={"target_sparsity": 0.5}, distillation={"epochs": 1}).apply_distillation(at_once, net, loader)
+    assert all(torch.equal(v, student[k]) for k, v in at_once.state_dict().items())
     assert bool((kept[4].weight == 0).eq(at_once[4].weight == 0).all())
     int8 = made(quantization={}).apply_quantization(net.eval(), loader)
     batches = [(x, y) for x, y in loader]
@@ -299,6 +300,10 @@ def test_damaged_and_changed_stages_are_made_again(tmp_path):
     again.stage("two", "two.txt", 2, [mended], lambda path: path.write_text("2"))
     again.stage("two", "two.txt", 3, [mended], lambda path: path.write_text("3"))
     assert "its SHA-256 differs" in news[0] and news[1:] == ["one ...", "two: kept", "two ..."]
+    news.clear()
+    other = again.stage("one", "one.txt", 5, [], lambda path: path.write_text("5"))  # another file before it
+    again.stage("two", "two.txt", 3, [other], lambda path: path.write_text("3"))
+    assert news == ["one ...", "two ..."]
     (tmp_path / "a" / "run.json").write_text("{broken")
     assert p.RunFolder(tmp_path / "a", resume=True).known == {}
     (tmp_path / "file").write_text("")

@@ -235,8 +235,30 @@ def test_granularity_explorer_without_a_model_leaves_random_states_alone():
 def test_max_pooling_with_a_rounded_up_size_stays_right(data):
     """Pooling that was moved onto the integers keeps stride, padding and ceil_mode."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Flatten(), nn.Linear(4 * 14 * 14, 10)).eval()
+    pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4 * 14 * 14, 10)).eval()
     x = data.test_x[:8]
     made = q.quantize_model(net, "static", data.train_x[:64])
     with torch.no_grad():
         assert (made(x) - net(x)).abs().max() < 0.05 * net(x).abs().max() and made(x).shape == (8, 10)
+
+
+def test_max_pooling_works_on_the_integers(net, data):
+    """Between two integer layers no float is pooled: that is most of the speed."""
+    made = q.quantize_model(net, "static", data.train_x[:64])
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        made(data.test_x[:8])
+    names = {event.key for event in profile.key_averages()}
+    assert "quantized::max_pool2d" in names and not any("max_pool2d_with_indices" in name for name in names)
+
+
+def test_frozen_observers_stay_frozen_after_a_validation(net, data):
+    aware = q.prepare_qat(net, data.train_x[:4])
+    aware(data.train_x[:20])
+    aware.freeze_observers()
+    aware.eval()
+    aware.train()
+    ranges = {k: v.clone() for k, v in aware.state_dict().items() if "min_val" in k or "max_val" in k}
+    aware(50 * data.test_x[:20])
+    changed = [k for k, v in aware.state_dict().items() if k in ranges and "activation_post_process" in k and not torch.equal(v, ranges[k])]
+    assert ranges and not changed
