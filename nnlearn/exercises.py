@@ -941,7 +941,7 @@ def _sums(*values):
 
 @exercise("quantization.requantize", cases=[
     Case("scales that divide", args=(_sums(0, 100, 1000), 0.01, 0.1, 0), dtype=True, why="1000 steps of 0.01 are 100 steps of 0.1."),
-    Case("between two integers", args=(_sums(17, 18, 25), 0.01, 0.1, 0), why="Round to the nearest integer, do not cut."),
+    Case("between two integers", args=(_sums(17, 18, 26), 0.01, 0.1, 0), why="Round to the nearest integer, do not cut."),
     Case("negative sums", args=(_sums(-300, 200), 0.01, 0.1, 0), why="The ReLU makes them 0, and 0 is the zero point."),
     Case("a zero point", args=(_sums(-300, 0, 200), 0.01, 0.1, 7), why="Add the zero point after the ReLU: real 0 must become 7."),
     Case("too large", args=(_sums(5000, 2540), 0.01, 0.1, 3), dtype=True, why="Clamp to 255 before the conversion, or it wraps around."),

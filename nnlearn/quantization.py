@@ -498,13 +498,9 @@ def _quantize_file(source: str, ready: str, made: str, method: str, batches: Seq
 
 
 def _strip(source: str, target: Path) -> None:
-    "Copy an ONNX file without what only people read."
+    "Copy an ONNX file without the shapes in between, which the quantizer wrote down and no runtime needs."
     onnx = _need("onnx")
     content = onnx.load(source)
-    for part in (content, content.graph, *content.graph.node, *content.graph.input, *content.graph.output, *content.graph.initializer):
-        del part.metadata_props[:]
-    for node in content.graph.node:
-        node.doc_string = ""
     del content.graph.value_info[:]
     onnx.save(content, str(target))
     target.with_name(target.name + ".data").unlink(missing_ok=True)
@@ -566,11 +562,11 @@ def prepare_qat(
                           place="prepare_qat.model")
     return QATModel(prepared, inputs)
 
-
+# %% ../nbs/20_quantization.ipynb #20c0a005
 def _to_eval(graph: Any) -> None:
     _torchao("quantization.pt2e").move_exported_model_to_eval(graph)
 
-
+# %% ../nbs/20_quantization.ipynb #20c0a007
 class QATCallback(Callback):
     """Freezes the observers of a `QATModel` before an epoch, so that the last epochs train for ranges that no longer move."""
 
