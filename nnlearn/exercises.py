@@ -1044,18 +1044,17 @@ def _two_teachers(student, first, second, share, temperature):
 # %% ../nbs/22_pipeline.ipynb #431e2df5
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"
-@exercise("pipeline.front", cases=[
-    Case("one row", args=([(10, 0.9)],), why="Nothing beats it."),
-    Case("one beats the other", args=([(10, 0.9), (8, 0.95)],), why="The second is smaller and better."),
-    Case("a trade", args=([(10, 0.95), (8, 0.9)],), why="Each is better in one thing: both stay."),
-    Case("equal in one", args=([(10, 0.9), (10, 0.95), (8, 0.9)],), why="As large and less accurate is beaten; as accurate and smaller beats."),
-    Case("twins", args=([(8, 0.9), (8, 0.9)],), why="Equal rows do not beat each other: both stay."),
-    Case("many", args=([(5, 0.5), (9, 0.9), (7, 0.9), (6, 0.6), (9, 0.95), (6, 0.55)],), why="Compare each row with every other one."),
-], hints=["Row j beats row i when it is not larger, not less accurate, and not equal.", "`any(...)` over all other rows.",
-          "`not (a <= b)` is not the same as `a > b` only for NaN; here you may use either."])
-def _front(rows):
-    return [i for i, (size, right) in enumerate(rows)
-            if not any(s <= size and r >= right and (s, r) != (size, right) for s, r in rows)]
+@exercise("pipeline.ship", cases=[
+    Case("the most accurate that fits", args=([("a", 0.98, 200, 7.0), ("b", 0.97, 60, 2.0), ("c", 0.95, 20, 1.0)], 100, 5.0),
+         why="a is too large, and b is more accurate than c."),
+    Case("small but slow", args=([("a", 0.98, 50, 9.0), ("b", 0.97, 60, 2.0)], 100, 5.0), why="Both limits count."),
+    Case("just fits", args=([("a", 0.98, 100, 5.0)], 100, 5.0), why="The limits themselves are allowed."),
+    Case("equally accurate", args=([("a", 0.98, 60, 2.0), ("b", 0.98, 50, 3.0)], 100, 5.0), why="Then the smaller one."),
+    Case("nothing fits", args=([("a", 0.98, 200, 7.0)], 100, 5.0), why="Then None."),
+], hints=["Keep the rows that fit first.", "`min(..., key=...)` with a tuple.", "`key=lambda row: (-row[1], row[2])`"])
+def _ship(rows, max_bytes, max_ms):
+    fitting = [row for row in rows if row[2] <= max_bytes and row[3] <= max_ms]
+    return min(fitting, key=lambda row: (-row[1], row[2]))[0] if fitting else None
 
 # %% ../nbs/22_pipeline.ipynb #48771eb5
 #| code-fold: true
@@ -1079,6 +1078,7 @@ def _stale(stages, old, new):
     Case("8 bits", args=([1, 32, 64], 49, 10, 0.0, 8), why="One byte each."),
     Case("half of the channels", args=([1, 32, 64], 49, 10, 0.5, 32), why="The input's channel and the classes stay; every layer shrinks on its inner side."),
     Case("color", args=([3, 10], 4, 5, 0.5, 8), why="Three input channels stay three."),
+    Case("a share that does not divide", args=([1, 32, 64], 49, 10, 0.3, 8), why="64 * 0.7 is 44.8: round to 45, do not cut."),
     Case("nearly all", args=([1, 8, 16], 49, 10, 0.99, 8), why="One channel stays: a layer without channels computes nothing."),
 ], hints=["Prune the list first: `[channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]`.",
           "A convolution has `9 * a * b + b` numbers.", "The linear layer has `pixels * last * classes + classes`."])

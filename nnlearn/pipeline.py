@@ -133,7 +133,7 @@ class Quantization(Section):
     epochs: int = Field(default=1, ge=1, le=10_000)  # of training under fake quantization
     learning_rate: float | None = Rate
 
-
+# %% ../nbs/22_pipeline.ipynb #22c0a011
 class Export(Section):
     """The section `export`."""
     enabled: bool = True
@@ -372,7 +372,7 @@ class Stage(NamedTuple):
     path: Path
     sha256: str
 
-
+# %% ../nbs/22_pipeline.ipynb #22c0a010
 class RunFolder:
     """The files of a run. A stage is made once; again only when what it is made from changed, or its file is damaged."""
 
@@ -500,6 +500,8 @@ def _cut_to(net: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
             layer.num_features = len(layer.weight)
 
 # %% ../nbs/22_pipeline.ipynb #924009af
+#| code-fold: true
+#| code-summary: "ModelOptimizer: train, apply_pruning, apply_distillation, apply_quantization, export, run"
 class ModelOptimizer:
     """Trains, prunes, distils, quantizes and exports by a config; each step can be called by itself."""
 
@@ -670,6 +672,8 @@ def pareto_front(
             if not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs)]
 
 # %% ../nbs/22_pipeline.ipynb #2aa106fe
+#| code-fold: true
+#| code-summary: "Report: rows, CSV, HTML, plot, text"
 class Report:
     """What a run brought: every variant's row, ratios to the original in float32, and the Pareto front."""
 
@@ -838,7 +842,7 @@ def _make_nets(o: ModelOptimizer, make: "_Maker") -> dict[str, Stage]:
             make_model(other) if other else load_net(before.path), load_net(original.path), loader), other or section)
     return nets
 
-
+# %% ../nbs/22_pipeline.ipynb #22c0a012
 def _make_files(o: ModelOptimizer, make: "_Maker", nets: Sequence[Stage]) -> dict[str, Stage]:
     "The stages that are for a runtime: the first and the last net as ONNX, and the last in fewer bits."
     files, last, quantization = {}, nets[-1], o.config.training.quantization

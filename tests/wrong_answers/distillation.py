@@ -59,7 +59,7 @@ def leaves_out_the_factor(student, first, second, share, temperature):
     return F.kl_div((student / temperature).log_softmax(1), p, reduction="batchmean")
 
 
-@wrong("distillation.two_teachers", case="the gradient", word="gradient")
+@wrong("distillation.two_teachers", case="the gradient", word="does not require grad")
 def hides_the_gradient(student, first, second, share, temperature):
     with torch.no_grad():
         p = share * (first / temperature).softmax(1) + (1 - share) * (second / temperature).softmax(1)

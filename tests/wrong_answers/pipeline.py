@@ -2,20 +2,22 @@
 from wrong_answers import wrong
 
 
-@wrong("pipeline.front", case="twins", word="got")
-def twins_beat_each_other(rows):
-    return [i for i, (s, r) in enumerate(rows) if not any(a <= s and b >= r for j, (a, b) in enumerate(rows) if j != i)]
+@wrong("pipeline.ship", case="equally accurate", word="got")
+def the_first_of_equals(rows, max_bytes, max_ms):
+    fitting = [row for row in rows if row[2] <= max_bytes and row[3] <= max_ms]
+    return max(fitting, key=lambda row: row[1])[0] if fitting else None
 
 
-@wrong("pipeline.front", case="equal in one", word="got")
-def only_strictly_better_beats(rows):
-    return [i for i, (s, r) in enumerate(rows) if not any(a < s and b > r for a, b in rows)]
+@wrong("pipeline.ship", case="small but slow", word="got")
+def forgets_the_time(rows, max_bytes, max_ms):
+    fitting = [row for row in rows if row[2] <= max_bytes]
+    return min(fitting, key=lambda row: (-row[1], row[2]))[0] if fitting else None
 
 
-@wrong("pipeline.front", case="a trade", word="got")
-def only_the_most_accurate(rows):
-    best = max(r for _, r in rows)
-    return [i for i, (_, r) in enumerate(rows) if r == best]
+@wrong("pipeline.ship", case="just fits", word="got")
+def strictly_below(rows, max_bytes, max_ms):
+    fitting = [row for row in rows if row[2] < max_bytes and row[3] < max_ms]
+    return min(fitting, key=lambda row: (-row[1], row[2]))[0] if fitting else None
 
 
 @wrong("pipeline.stale", case="the first changed", word="got")
@@ -52,3 +54,10 @@ def may_keep_no_channel(channels, pixels, classes, share, bits):
 def promises_the_square(channels, pixels, classes, share, bits):
     numbers = sum(9 * a * b + b for a, b in zip(channels, channels[1:])) + pixels * channels[-1] * classes + classes
     return numbers * bits / 8 * (1 - share) ** 2
+
+
+@wrong("pipeline.paper_bytes", case="a share that does not divide", word="got")
+def cuts_instead_of_rounding(channels, pixels, classes, share, bits):
+    kept = [channels[0], *(max(1, int(c * (1 - share))) for c in channels[1:])]
+    numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:])) + pixels * kept[-1] * classes + classes
+    return numbers * bits / 8
