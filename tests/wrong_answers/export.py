@@ -133,3 +133,13 @@ def swallows_every_relu(names):
         else:
             new.append(name)
     return new
+
+
+@wrong("export.agree", case="many small ones", word="got")
+def takes_the_norm(ours, theirs, bound):
+    return ours.shape == theirs.shape and bool(np.linalg.norm(ours - theirs) <= bound)
+
+
+@wrong("export.agree", case="large numbers", word="got")
+def adds_a_relative_bound(ours, theirs, bound):
+    return ours.shape == theirs.shape and bool((abs(ours - theirs) <= bound + 1e-5 * abs(theirs)).all())
