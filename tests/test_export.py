@@ -346,7 +346,8 @@ def test_it_goes_into_the_table(exported):
     in_onnx = OnnxModel(path)
     table = compare({"eager": net.eval(), "onnx": in_onnx}, lambda fn: float(fn(IMAGES).shape[0] == 4), IMAGES, runs=2)
     assert table["onnx"].bytes == result.bytes and table["onnx"].accuracy == 1.0
-    assert table["onnx"].runs == "onnxruntime Conv" == what_runs(in_onnx, IMAGES)
+    kinds = {f"onnxruntime {kind}" for kind in in_onnx.kernels(IMAGES)}  # which one takes longest is up to the machine
+    assert table["onnx"].runs in kinds and what_runs(in_onnx, IMAGES) in kinds
     net.train()
 
 
