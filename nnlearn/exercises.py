@@ -818,6 +818,7 @@ def _optimized(names):
 @exercise("pruning.cubic", cases=[
     Case("half-way", args=(100, 0.0, 0.8, 0, 200, 1), why="t is a half, and an eighth of the way is left: 0.8 - 0.8 / 8."),
     Case("before the beginning", args=(49, 0.3, 0.8, 50, 250, 10), why="Nothing is pruned before `begin`."),
+    Case("at the beginning", args=(50, 0.3, 0.8, 50, 250, 10), why="At `begin` the sparsity is `initial`."),
     Case("after the end", args=(1000, 0.3, 0.8, 50, 250, 10), why="The sparsity stays at `final`."),
     Case("between two updates", args=(128, 0.3, 0.8, 50, 250, 20), why="The last update was 60 steps after `begin`, at step 110."),
     Case("an end off the beat", args=(250, 0.3, 0.8, 50, 250, 60), why="At `end` it is `final`, though 200 is no multiple of 60."),

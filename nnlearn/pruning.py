@@ -183,7 +183,7 @@ class SparsityReport:
 
     __repr__ = __str__
 
-
+# %% ../nbs/18_pruning.ipynb #18c0a002
 def sparsity_report(
     model: nn.Module,  # any model with linear or convolutional layers
 ) -> SparsityReport:
@@ -245,7 +245,7 @@ def sensitivity(
 # %% ../nbs/18_pruning.ipynb #c3714a5b
 @dataclass(frozen=True)
 class ConstantSparsity:
-    """The same sparsity from `begin_step` on, zero before. (It needs no frequency: a mask of zeros stays the same mask.)"""
+    """The same sparsity from `begin_step` on, zero before. (It needs no frequency: the weights that are zero stay the smallest.)"""
 
     sparsity: float = 0.5  # in [0, 1)
     begin_step: int = 0  # the first step under the mask
@@ -318,6 +318,8 @@ def _check_polynomial(s: PolynomialSparsity) -> None:
         raise ConfigError(f"must be a number above 0, not {s.power!r}; 3 is the usual choice.", place=f"{place}.power")
 
 # %% ../nbs/18_pruning.ipynb #ebb3c3ce
+#| code-fold: true
+#| code-summary: "What a pruner does at each event"
 class _Following(Callback):
     "What a pruner does at each event."
     schedule: Callable[[int], float]
@@ -418,9 +420,9 @@ def _forget_best(trainer: Any) -> None:
 
 # %% ../nbs/18_pruning.ipynb #c445959d
 def pattern_mask(
-    weight: torch.Tensor,  # (out, in, ...); the inputs of an output, flattened, are cut into groups
+    weight: torch.Tensor,  # (out, in, ...); neighbours are input channels, at each place of a kernel
     keep: int = 2,  # how many of each group stay
-    group: int = 4,  # weights in a group; divides the inputs of an output
+    group: int = 4,  # weights in a group; divides the input channels
 ) -> torch.Tensor:  # booleans of the same shape
     """Keep the largest `keep` of every `group` neighbours: 2 of 4 is what sparse tensor cores compute with.
 
@@ -429,13 +431,13 @@ def pattern_mask(
     weight = _check_weight(weight, "pattern_mask.weight")
     if isinstance(keep, bool) or not isinstance(keep, int) or not isinstance(group, int) or not 0 < keep < group:
         raise ConfigError(f"{keep!r} of {group!r} is no pattern; 2 of 4 is the one that hardware knows.", place="pattern_mask.keep")
-    inputs = weight[0].numel() if weight.ndim else 1
-    if inputs % group:
-        raise ConfigError(f"an output has {inputs} inputs, which is no multiple of {group}; leave this layer dense, or widen it.",
-                          place="pattern_mask.weight")
-    rows = weight.abs().reshape(-1, group)
-    mask = torch.zeros_like(rows, dtype=torch.bool)
-    return mask.scatter_(1, rows.topk(keep).indices, True).view(weight.shape)
+    moved = weight.abs().movedim(1, -1) if weight.ndim > 1 else weight.abs()
+    if moved.ndim == 0 or moved.shape[-1] % group:
+        raise ConfigError(f"an output has {moved.shape[-1] if moved.ndim else 1} input channel(s), which is no multiple of {group}; leave "
+                          "this layer dense, or widen it.", place="pattern_mask.weight")
+    rows = moved.reshape(-1, group)
+    mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, rows.topk(keep).indices, True).view(moved.shape)
+    return mask.movedim(-1, 1) if weight.ndim > 1 else mask
 
 # %% ../nbs/18_pruning.ipynb #c69d40cc
 def prune_structured(
@@ -568,7 +570,7 @@ def sparsity_explorer() -> Any:
         return {"weights that stay": ((edges[1:] + edges[:-1]) / 2, heights),
                 "test accuracy": (np.array([-0.5, 0.5]), np.array([score, score]), "dashed")}
 
-    return explore(draw, title="Weights that stay", x_label="weight", y_label="accuracy, and count of the tallest bar (%)",
+    return explore(draw, title="Weights that stay", x_label="weight", y_label="accuracy (%), and count in % of the tallest bar",
                    y_range=(0, 105), alt="Histogram of the weights that stay, and the test accuracy as a line",
                    sparsity=Slider(levels, "sparsity", start=0.5), scope=Slider(["layer", "global"], "scope", start="layer"),
                    trained=Slider(["no", "yes"], "trained afterwards", start="no"))

@@ -123,10 +123,10 @@ def test_shared_weights_come_once():
 
 
 def test_pattern_masks():
-    weight = data(6, 4, 3, 3)
+    weight = data(6, 12, 3, 3)
     for keep, group in [(2, 4), (1, 4), (4, 6)]:
-        mask = pattern_mask(weight, keep, group)
-        rows, sizes = mask.view(-1, group), weight.abs().view(-1, group)
+        mask = pattern_mask(weight, keep, group)  # neighbours are input channels, at each place of the kernel
+        rows, sizes = (part.permute(0, 2, 3, 1).reshape(-1, group) for part in (mask, weight.abs()))
         assert (rows.sum(1) == keep).all()
         assert all(size[row].min() >= size[~row].max() for row, size in zip(rows, sizes))
 
@@ -528,7 +528,7 @@ def parametrized():
     (lambda: prune_magnitude(parametrized(), 0.5), "another parametrization"),
     (lambda: masks_of({"a": data(3)}, 2.0), "masks_of.sparsity"),
     (lambda: sensitivity(mlp(), lambda m: 1.0, [0.5, 1.0]), "sensitivity.ratios"),
-    (lambda: pattern_mask(data(4, 6)), "6 inputs, which is no multiple of 4"),
+    (lambda: pattern_mask(data(4, 6)), r"6 input channel\(s\), which is no multiple of 4"),
     (lambda: pattern_mask(data(4, 8), 4, 4), "4 of 4 is no pattern"),
     (lambda: pattern_mask(data(4, 8), 0.5), "is no pattern"),
     (lambda: PolynomialSparsity(begin_step=10, end_step=9), "begins at step 10, after its end at step 9; are the two swapped"),

@@ -79,3 +79,13 @@ def sums_instead_of_norms(weight, bias, reader, count):
 def cuts_the_readers_outputs(weight, bias, reader, count):
     keep = weight.flatten(1).norm(dim=1).topk(count).indices.sort().values
     return weight[keep], bias[keep], reader[[k for k in keep.tolist() if k < len(reader)]]
+
+
+@wrong("pruning.cubic", case="at the beginning", word="got")
+def begins_a_step_late(step, initial, final, begin, end, frequency):
+    if step <= begin:
+        return 0.0
+    if step >= end:
+        return final
+    t = (step - begin) // frequency * frequency / (end - begin)
+    return final - (final - initial) * (1 - t) ** 3
