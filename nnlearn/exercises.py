@@ -905,11 +905,11 @@ def _bytes(*rows):
 
 
 @exercise("integers.corrected", cases=[
-    Case("no zero points", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 0), why="Nothing to correct: the raw product."),
-    Case("large bytes", args=(_bytes([200, 250]), _bytes([100], [255]), 0, 0), why="200 * 100 does not fit into a byte: widen to int32 first."),
-    Case("only a has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 2, 0), why="Subtract z_a times the sum of each column of b."),
-    Case("only b has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 3), why="Subtract z_b times the sum of each row of a."),
-    Case("both", args=(_bytes([1, 2, 0], [3, 4, 9]), _bytes([5, 6], [7, 8], [1, 2]), 2, 3),
+    Case("no zero points", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 0), dtype=True, why="Nothing to correct: the raw product."),
+    Case("large bytes", args=(_bytes([200, 250]), _bytes([100], [255]), 0, 0), dtype=True, why="200 * 100 does not fit into a byte: widen to int32 first."),
+    Case("only a has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 2, 0), dtype=True, why="Subtract z_a times the sum of each column of b."),
+    Case("only b has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 3), dtype=True, why="Subtract z_b times the sum of each row of a."),
+    Case("both", args=(_bytes([1, 2, 0], [3, 4, 9]), _bytes([5, 6], [7, 8], [1, 2]), 2, 3), dtype=True,
          why="z_a * z_b stands in every one of the K terms: add it K times."),
 ], hints=["Multiply out: (a - z_a)(b - z_b) has four terms.", "`b.sum(0)` are the sums of the columns, `a.sum(1, keepdim=True)` those of the rows.",
           "The last correction is `+ K * z_a * z_b` with `K = a.shape[1]`."])
@@ -931,6 +931,7 @@ def _numbers(*values):
     Case("values out of range", args=(_numbers(7.3, -9.0, 1.2), -3, 3), why="The forward pass clamps."),
     Case("the gradient outside", args=(_numbers(7.3, -9.0, 1.2), -3, 3), gradients=True,
          why="Where the value was clamped, a small change does nothing: gradient 0."),
+    Case("just outside", args=(_numbers(3.3, -3.3), -3, 3), gradients=True, why="3.3 lies above `high`, so it was clamped."),
     Case("an uneven range", args=(_numbers(-1.4, 0.4, 6.6), 0, 7), gradients=True, why="The range need not lie around zero."),
 ], hints=["`x + (f(x) - x).detach()` has the value f(x) and the gradient of x.", "`x.clamp(low, high)` has the gradient you want already.",
           "Clamp first; then add the detached difference to the *clamped* value."])

@@ -405,7 +405,7 @@ class QuantLinear(nn.Linear):
     def integers(self, input: torch.Tensor) -> torch.Tensor:
         """The same outputs, computed by `int_matmul`; no gradients."""
         seen, weights = self.observer.params(), self.weight_params()
-        columns = weights._replace(axis=None if self.axis is None else 1)
+        columns = weights._replace(axis=None if self.axis is None else 1)  # transposed, the outputs are columns
         outputs = int_matmul(quantize(input, seen), quantize(self.weight, weights).T, seen, columns)
         return outputs if self.bias is None else outputs + self.bias.detach()
 

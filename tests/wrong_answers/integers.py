@@ -87,3 +87,15 @@ def forgets_the_range(x, low, high):
 def uses_the_upper_end_on_both_sides(x, low, high):
     inside = torch.clamp(x, -high, high)
     return inside + (inside.round() - inside).detach()
+
+
+@wrong("integers.round_through", case="just outside", word="gradient")
+def asks_for_the_rounded_value(x, low, high):
+    inside = (x.round() >= low) & (x.round() <= high)
+    through = torch.where(inside, x, x.detach())
+    return through + (x.round().clamp(low, high) - through).detach()
+
+
+@wrong("integers.corrected", case="no zero points", word="expected whole numbers")
+def adds_up_in_floats(a, b, a_zero, b_zero):
+    return (a.float() - a_zero) @ (b.float() - b_zero)
