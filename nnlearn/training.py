@@ -8,6 +8,7 @@ __all__ = ['METRICS', 'EVENTS', 'History', 'split_batch', 'denominator', 'divide
            'TensorBoardLogger', 'wrong_targets', 'steps_with', 'Trainer']
 
 # %% ../nbs/07_training.ipynb #714387d3
+import cmath
 import contextlib
 import copy
 import inspect
@@ -1238,7 +1239,7 @@ class _Moments(_Saves):
 # %% ../nbs/07_training.ipynb #7f1n17e0
 def _is_finite(tensor: torch.Tensor) -> bool:
     "Whether no value is NaN or infinite: one look at the sum, and at every value only where the sum is not finite itself."
-    return bool(tensor.detach().sum().isfinite()) or bool(torch.isfinite(tensor).all())
+    return cmath.isfinite(tensor.detach().sum().item()) or bool(torch.isfinite(tensor).all())
 
 # %% ../nbs/07_training.ipynb #5fa37771
 class _Passes(_Moments):

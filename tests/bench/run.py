@@ -112,7 +112,7 @@ def beside_peers(script: str, *arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def trainer(rounds: int = 9) -> list[dict]:
+def trainer(rounds: int = 15) -> list[dict]:
     """CPU time of a training step over that of the bare loop with a DataLoader: Trainer, and six other libraries."""
     ratios = beside_peers("trainer.py", str(rounds))["ratios"]
     ours = statistics.median(ratios["Trainer"])
