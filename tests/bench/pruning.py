@@ -85,7 +85,9 @@ def pruning(row: Callable[..., dict], rounds: int = 60) -> list[dict]:
         rows = []
         with tempfile.TemporaryDirectory() as folder:
             exported = in_onnx_runtime(nets[0], folder)
-            for what, models, batch in [("eager", nets[0], 32), ("eager", nets[0], 128), ("ONNX Runtime", exported, 32)]:
+            compiled = {name: torch.compile(net) for name, net in nets[0].items()}
+            for what, models, batch in [("eager", nets[0], 32), ("eager", nets[0], 128), ("torch.compile", compiled, 32),
+                                        ("ONNX Runtime", exported, 32)]:
                 times = speeds(models, mnist_sample().test_x[:batch], rounds)
                 faster = [a / b for a, b in zip(times["dense"], times["half the channels"])]
                 made_row = row("half the channels", f"speed, {what}, batch of {batch}", faster, "x dense", 2.5)
