@@ -49,6 +49,17 @@ def test_front_matter_is_title_and_description(notebook):
     assert front.get("output-file", notebook.replace(".ipynb", ".html")) == PAGES[notebook]
 
 
+def test_code_has_no_links():
+    given = "see [`a`](b.html#a)\n\n```python\ndef f(\n    x, # from [`a`](b.html#a)\n)\n```\n\n[`a`](b.html#a)"
+    assert TOOL.relative(given) == "see [`a`](b.html#a)\n\n```python\ndef f(\n    x, # from `a`\n)\n```\n\n[`a`](b.html#a)"
+
+
+@engines
+@notebooks
+def test_signatures_on_a_page_show_no_markup(engine, notebook):
+    assert not re.search(r"\[`[^`]+`\]\([\w.#-]+\)", html.unescape(re.sub(r"<[^>]+>", "", rendered(engine, notebook))))
+
+
 @notebooks
 def test_processing_leaves_no_directive_and_no_widget(notebook):
     page = processed(notebook)

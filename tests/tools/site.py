@@ -126,7 +126,13 @@ def relative(text: str) -> str:
     if not repository():
         text = re.sub(r"\[source\]\([^)]*\)\{[^}]*\}\n*", "", text)
     text = re.sub(r"\[(`_\w+`)\]\([\w.-]+\.html#_\w+\)", r"\1", text)  # private names have no place of their own
+    text = re.sub(r"^```.*?^```", unlinked, text, flags=re.M | re.S)
     return text.replace("../assets/", "assets/")
+
+
+def unlinked(code: re.Match) -> str:
+    """A block of code without the links that were made in its comments."""
+    return re.sub(r"\[(`[^`\n]+`)\]\([^)\n]*\)", r"\1", code[0])
 
 
 def page_links(text: str) -> str:
