@@ -237,6 +237,8 @@ def _check_optimized(optimizer: torch.optim.Optimizer, features: Any) -> None:
                           place="distill.optimizer")
 
 # %% ../nbs/21_distillation.ipynb #52c132d7
+#| code-fold: true
+#| code-summary: "FeatureDistillation: hooks, projections, the distance"
 class FeatureDistillation(nn.Module):
     """How far layers of the student, after a learned projection, are from layers of the teacher. (Romero et al., *FitNets*, 2015.)
 

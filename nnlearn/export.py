@@ -285,6 +285,8 @@ def _largest_difference(model: nn.Module, written: Callable, inputs: tuple[torch
     return largest
 
 # %% ../nbs/17_export.ipynb #1e0e243a
+#| code-fold: true
+#| code-summary: "OnnxModel: an ONNX file, called like the module it came from"
 class OnnxModel:
     """An ONNX file run by ONNX Runtime, called like the module it came from: torch tensors in, torch tensors out.
 

@@ -373,6 +373,8 @@ class Stage(NamedTuple):
     sha256: str
 
 # %% ../nbs/22_pipeline.ipynb #22c0a010
+#| code-fold: true
+#| code-summary: "RunFolder: stages that are made once"
 class RunFolder:
     """The files of a run. A stage is made once; again only when what it is made from changed, or its file is damaged."""
 
@@ -769,7 +771,7 @@ def _panel(ax: Any, report: Report, costs: Sequence[float], label: str) -> None:
         x = max(costs[i] for i in group)
         ax.annotate(", ".join(str(i + 1) for i in group), (x, 100 * rows[group[0]].accuracy), xytext=(6, 5), textcoords="offset points")
 
-
+# %% ../nbs/22_pipeline.ipynb #22c0a013
 _STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--soft:#57606a;--line:#d0d7de;--back:#fff;--good:#0067a5}
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9da7b3;--line:#3d444d;--back:#0d1117;--good:#6cb6ff}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:1100px;margin:2rem auto;padding:0 1rem}

@@ -271,6 +271,8 @@ def _on_integers(nodes: Any, quantizes: Any, aten: Any, kinds: Any) -> Any:
     return None
 
 # %% ../nbs/20_quantization.ipynb #de5d363b
+#| code-fold: true
+#| code-summary: "QuantizedModel: call, save, path"
 class QuantizedModel(nn.Module):
     """A quantized model, called like the original, for any batch size; without gradients.
 
@@ -588,6 +590,8 @@ class QATCallback(Callback):
             trainer.model.freeze_observers()
 
 # %% ../nbs/20_quantization.ipynb #d84a8682
+#| code-fold: true
+#| code-summary: "LEGACY: quantization in eager mode"
 def legacy_eager(
     model: nn.Module,  # a chain of layers (nn.Sequential); it is left as it is
     calibration: torch.Tensor,  # inputs
