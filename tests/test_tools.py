@@ -240,7 +240,8 @@ def test_make_lab_serves_the_home_notebook(tmp_path, user):
     env |= {"HOME": str(tmp_path), "CI": "1"}
     at = port()
     server = subprocess.Popen([*before, "make", "lab", f"LAB_ARGS=--port {at}"], cwd=ROOT, env=env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored where tests run in the background
     seen = []
     try:
         for line in server.stdout:
@@ -257,7 +258,7 @@ def test_make_lab_serves_the_home_notebook(tmp_path, user):
         assert notebook["path"] == "nbs/index.ipynb" and "nnlearn" in notebook["content"]["cells"][0]["source"]
     finally:
         os.killpg(server.pid, signal.SIGINT)
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)
 
 
 def test_make_says_when_python_is_too_old(tmp_path):
