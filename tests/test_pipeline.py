@@ -346,3 +346,14 @@ def test_exit_code_2_without_a_traceback(content, message, tmp_path, capsys):
     assert main(["optimize", str(path), "--output", str(tmp_path / "o")]) == 2
     told = capsys.readouterr().err
     assert message in told and told.startswith("nnlearn: ") and "Traceback" not in told and not (tmp_path / "o").exists()
+
+
+def test_a_stage_made_alone_is_the_same(tmp_path):
+    """Every stage has its own seed and sees the batches from the first one on, whatever ran before it."""
+    config = {"data": {"name": "digits", "train_rows": 300}, "model": {"name": "mlp", "widths": [16]}, "export": {"enabled": False},
+              "training": {"epochs": 1, "pruning": {"epochs": 1}}}
+    p.ModelOptimizer(config, 0).run(tmp_path / "run")
+    whole = (tmp_path / "run" / "pruned.pt").read_bytes()
+    (tmp_path / "run" / "pruned.pt").unlink()
+    p.ModelOptimizer(config, 0).run(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "pruned.pt").read_bytes() == whole
