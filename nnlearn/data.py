@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from .core import ConfigError
+from .core import ConfigError, generator, shifted_seed
 
 # %% ../nbs/06_data.ipynb #dc87f62c
 @dataclass(eq=False)
@@ -201,9 +201,9 @@ def split(
     """Split into training, validation and test parts. The holes of a table are filled with medians of the first part."""
     count = _length(dataset)
     _check_fractions(fractions, count)
-    generator = torch.Generator().manual_seed(_check_seed(seed, "split.seed"))
+    rng = generator(seed, place="split.seed")
     labels = _labels(dataset, count, len(fractions)) if stratify else torch.zeros(count)
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=rng)
     classes = [order[labels[order] == label] for label in labels[order].unique()]
     parts = [_take(dataset, rows) for rows in _deal(classes, _sizes(fractions, count))]
     if isinstance(dataset, Table) and dataset.missing:
@@ -254,8 +254,7 @@ def _take(dataset: Any, rows: torch.Tensor) -> Any:
 
 
 def _check_seed(seed: Any, place: str) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ConfigError(f"a seed is a whole number from 0 on, not {seed!r}.", place=place)
+    shifted_seed(seed, place)
     return seed
 
 # %% ../nbs/06_data.ipynb #94fd7c68
@@ -374,8 +373,7 @@ def _row_bytes(inputs: Any, place: str) -> list[bytes]:
 # %% ../nbs/06_data.ipynb #cd92a3b6
 def _epoch_order(rows: int, seed: int, epoch: int) -> torch.Tensor:
     """The rows in the order of an epoch."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(rows, generator=generator)
+    return torch.randperm(rows, generator=generator((seed * 1_000_003 + epoch) % 2**63))
 
 
 class _InMemory:
@@ -499,9 +497,8 @@ def dataloaders(
         if tensors is not None:
             loaders.append(TensorLoader(*tensors, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop))
         else:
-            generator = torch.Generator().manual_seed(seed)
             loaders.append(DataLoader(part, batch_size, shuffle, num_workers=num_workers, pin_memory=pinned, drop_last=drop,
-                                      generator=generator))
+                                      generator=generator(seed)))
     return tuple(loaders)
 
 # %% ../nbs/06_data.ipynb #83b05ca2

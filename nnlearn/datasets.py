@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .core import ConfigError
+from .core import ConfigError, generator, shifted_seed
 
 # %% ../nbs/00_datasets.ipynb #7ca10e69
 class Split(NamedTuple):
@@ -25,9 +25,8 @@ class Split(NamedTuple):
 def _stratified(inputs: np.ndarray, labels: np.ndarray, seed: int, test_fraction: float = 0.2) -> Split:
     from sklearn.model_selection import train_test_split
 
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"a seed is a whole number from 0 to 2**32 - 1, not {seed!r}.", place="split_seed")
-    parts = train_test_split(inputs, labels, test_size=test_fraction, random_state=seed, stratify=labels)
+    parts = train_test_split(inputs, labels, test_size=test_fraction, stratify=labels,
+                             random_state=shifted_seed(seed, "split_seed", below=2**32))
     train_x, test_x = (torch.from_numpy(np.ascontiguousarray(p, dtype=np.float32)) for p in parts[:2])
     train_y, test_y = (torch.from_numpy(np.ascontiguousarray(p, dtype=np.int64)) for p in parts[2:])
     return Split(train_x, train_y, test_x, test_y)
@@ -85,7 +84,7 @@ def xor(
     seed: int = 0,  # seed of the generator
 ) -> tuple[torch.Tensor, torch.Tensor]:  # inputs (points, 2) and labels (points,) 0 or 1
     """Four clouds at the corners of a square; opposite corners share a class, so no line separates them."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "numpy", "xor.seed")
     corner = rng.integers(0, 2, (_positive(points, "xor"), 2))
     inputs = corner + noise * rng.standard_normal((points, 2))
     return torch.tensor(inputs, dtype=torch.float32), torch.tensor(corner[:, 0] ^ corner[:, 1])
@@ -98,7 +97,7 @@ def spirals(
     seed: int = 0,  # seed of the generator
 ) -> tuple[torch.Tensor, torch.Tensor]:  # inputs (points, 2) and labels (points,) 0 or 1
     """Two spiral arms wound into each other."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "numpy", "spirals.seed")
     label = np.arange(_positive(points, "spirals")) % 2
     radius = np.sqrt(rng.uniform(0.02, 1.0, points))
     angle = 2 * np.pi * turns * radius + np.pi * label
@@ -113,7 +112,7 @@ def blobs(
     seed: int = 0,  # seed of the generator
 ) -> tuple[torch.Tensor, torch.Tensor]:  # inputs (points, 2) and labels (points,) 0 to classes - 1
     """Clouds on a circle of radius 1, one a class."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "numpy", "blobs.seed")
     label = np.arange(_positive(points, "blobs")) % classes
     angle = 2 * np.pi * label / classes
     inputs = np.stack([np.cos(angle), np.sin(angle)], 1) + spread * rng.standard_normal((points, 2))
@@ -131,7 +130,7 @@ def segmentation_digits(
     seed: int = 0,  # seed of places and noise
 ) -> Split:  # inputs (N, 1, 16, 16), labels (N, 16, 16) with 1 where the stroke is
     """Digits put somewhere on a noisy 16x16 canvas; the label of a pixel says whether it is part of the digit."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "numpy", "segmentation_digits.seed")
     source = digits(0)
     parts = [_canvas(images.numpy().reshape(-1, 8, 8), noise, rng) for images in (source.train_x, source.test_x)]
     return Split(parts[0][0], parts[0][1], parts[1][0], parts[1][1])

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import ConfigError, eval_mode
+from .core import ConfigError, eval_mode, generator
 from .data import TensorLoader
 from .integers import (Affine, MovingAverageObserver, QuantLinear, affine_params, fake_quantize, int_matmul, quantize,
                               quantize_linears)
@@ -450,7 +450,7 @@ def _digits_logits() -> dict[str, np.ndarray]:
     "The logits of a net trained for a second on small digits, for images of which it is sure and less sure."
     from nnlearn.datasets import digits
 
-    data, rng = digits(), torch.Generator().manual_seed(0)
+    data, rng = digits(), generator(0)
     net = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
     for p in net.parameters():
         p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .check import Case, exercise
+from .core import generator, seed_everything
 
 # %% ../nbs/01_passes.ipynb #83e2bf02
 #| code-fold: true
@@ -50,7 +51,7 @@ def _line_gradients(w, b, x, t):
 #| code-summary: "The checker of exercise 3"
 def _epoch_task(batches):
     "A small net with weights and biases drawn at random, and batches to learn."
-    rng = torch.Generator().manual_seed(3)
+    rng = generator(3)
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=rng, dtype=torch.float64)
@@ -291,7 +292,7 @@ def _filter_normalise(direction, weight):
 #| code-summary: "The checker of exercise 3"
 def _line_task(answer, steps, look=lambda losses, model: losses, training=False):
     "Run the answer on a small net with dropout between two sets of weights."
-    rng = torch.Generator().manual_seed(5)
+    rng = generator(5)
 
     def draw(shape):
         return torch.randn(shape, generator=rng, dtype=torch.float64)
@@ -518,7 +519,7 @@ def _early_stop(losses, patience, min_delta):
 #| code-summary: "The checker of exercise 3"
 def _accumulated(answer, sizes, weight=None, stale=False):
     "The gradients that an answer leaves for micro-batches of these sizes."
-    g = torch.Generator().manual_seed(4)
+    g = generator(4)
     model = nn.Linear(3, 4).double()
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
@@ -551,7 +552,7 @@ def _accumulate(model, batches, weight):
 def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
     "What the callback of an answer holds after a short training."
     from nnlearn.training import Trainer
-    g = torch.Generator().manual_seed(2)
+    g = generator(2)
     model = nn.Linear(3, 2).double()
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
@@ -635,14 +636,14 @@ class _NoisyLoader:
 
 def _replayed(answer, used, dropout=0, after=False):
     "What an answer gives for an epoch that was stopped after `used` batches, or the random number that comes after it."
-    torch.manual_seed(7)
+    seed_everything(7)
     start, loader = torch.get_rng_state(), _NoisyLoader()
     batches = iter(loader)
     for _ in range(used):
         next(batches)
         torch.rand(dropout)
     now = torch.get_rng_state()
-    torch.manual_seed(1234)
+    seed_everything(1234)
     left = answer(loader, start, used, now)
     return torch.rand(4) if after else [torch.as_tensor(batch) for batch in left]
 
@@ -859,7 +860,7 @@ def _masked_step(weight, gradient, velocity, mask, learning_rate, momentum):
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
 def _convolutions(channels, inputs, outputs, scales, signs=1.0):
-    rng = np.random.default_rng(channels)
+    rng = generator(channels, "numpy")
     scale = torch.tensor(scales, dtype=torch.float64).view(-1, 1, 1, 1)
     weight = scale * torch.from_numpy(rng.uniform(0.9, 1.0, (channels, inputs, 3, 3)))
     weight[:, :, 1:] *= signs

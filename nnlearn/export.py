@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import ConfigError, eval_mode
+from .core import ConfigError, eval_mode, generator
 from .measure import model_bytes
 
 # %% ../nbs/17_export.ipynb #c5fddc2a
@@ -251,21 +251,21 @@ def _batches_to_try(size: int, dynamic: bool) -> tuple[int, ...]:
     return tuple(sorted({1, 3, size, 2 * size + 1})) if dynamic else (size,)
 
 
-def _random_like(x: torch.Tensor, batch: int, generator: torch.Generator) -> torch.Tensor:
+def _random_like(x: torch.Tensor, batch: int, rng: torch.Generator) -> torch.Tensor:
     "An input of that batch size: floats with the example's mean and spread, other values drawn from the example."
     shape = (batch, *x.shape[1:])
     if x.is_floating_point():
         spread = x.double().std().item() if x.numel() > 1 else 1.0
-        return (torch.randn(shape, generator=generator) * (spread or 1.0) + x.double().mean().item()).to(x)
-    return x.flatten()[torch.randint(max(x.numel(), 1), shape, generator=generator).to(x.device)]
+        return (torch.randn(shape, generator=rng) * (spread or 1.0) + x.double().mean().item()).to(x)
+    return x.flatten()[torch.randint(max(x.numel(), 1), shape, generator=rng).to(x.device)]
 
 
 def _largest_difference(model: nn.Module, written: Callable, inputs: tuple[torch.Tensor, ...], batches: Sequence[int],
                         place: str) -> float:
     "The largest difference between a model and what was written, or a `ConfigError` when it is too large to be rounding."
-    generator, largest = torch.Generator().manual_seed(0), 0.0
+    rng, largest = generator(0), 0.0
     for batch in batches:
-        made = tuple(_random_like(x, batch, generator) for x in inputs)
+        made = tuple(_random_like(x, batch, rng) for x in inputs)
         try:
             expected = [y.cpu() for y in _call_once(model, made, place)]
             results = written(*made)

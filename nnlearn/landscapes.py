@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from .core import COLORS, ConfigError, Registry
+from .core import COLORS, ConfigError, Registry, generator
 
 # %% ../nbs/04_landscapes.ipynb #a7bb7d00
 @dataclass(frozen=True)
@@ -210,9 +210,9 @@ def random_directions(
     """Random directions in the space of a model's parameters, filter-normalised (Li et al., 2018) unless told otherwise."""
     if norm not in ("filter", "layer", "none"):
         raise ConfigError(f"unknown norm {norm!r}.", place="random_directions.norm", given=norm, accepted=["filter", "layer", "none"])
-    generator = torch.Generator().manual_seed(_whole(seed, 0, "random_directions.seed"))
+    rng = generator(seed, place="random_directions.seed")
     weights = _movable(model, "random_directions.model")
-    return [{name: _random_like(weight, norm, generator) for name, weight in weights.items()}
+    return [{name: _random_like(weight, norm, rng) for name, weight in weights.items()}
             for _ in range(_whole(count, 1, "random_directions.count"))]
 
 # %% ../nbs/04_landscapes.ipynb #4c4e319e
@@ -548,7 +548,7 @@ def slice_explorer() -> Any:
 # %% ../nbs/04_landscapes.ipynb #c5075161
 def _train_for_slices(net: nn.Module, data: Any, epochs: list[int]) -> dict[int, Direction]:
     """Train by SGD with batches of 32 in the order of a fixed seed; the parameters after each of the epochs."""
-    rng, kept = torch.Generator().manual_seed(0), {}
+    rng, kept = generator(0), {}
     with torch.no_grad():
         for p in net.parameters():
             p.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 6)

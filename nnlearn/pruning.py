@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from .core import COLORS, ConfigError, count_parameters, eval_mode
+from .core import COLORS, ConfigError, count_parameters, eval_mode, generator
 from .training import Callback, EarlyStopping
 
 # %% ../nbs/18_pruning.ipynb #3bc2f290
@@ -581,7 +581,7 @@ def _pruned_digits(levels: Sequence[float]) -> tuple[dict, dict]:
     from nnlearn.datasets import digits
 
     data, weights, scores = digits(), {}, {}
-    rng = torch.Generator().manual_seed(0)
+    rng = generator(0)
     start = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
     for p in start.parameters():
         p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)

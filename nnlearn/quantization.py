@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import ConfigError
+from .core import ConfigError, shifted_seed
 from .export import OnnxModel, export_onnx, fold_batch_norm
 from .training import Callback
 from .integers import affine_params, dequantize, quantize
@@ -657,7 +657,7 @@ def granularity_explorer(
     if model is None:
         from nnlearn.export import small_cnn
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(shifted_seed(0))
             model = small_cnn((8, 16))
             model(torch.rand(50, 1, 28, 28))
     folded = fold_batch_norm(model)
