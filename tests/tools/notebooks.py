@@ -1,11 +1,19 @@
-"""Run, clean and export the notebooks: `notebooks.py execute NB...`, `clean [NB...]`, `export`."""
+"""Run, clean and export the notebooks: `notebooks.py execute NB...`, `clean [NB...]`, `export`.
+
+`execute` runs a notebook in place, then again under other numerics (`numerics.py`) and with every weight nudged by a rounding
+error after each step, as another processor might. Cells that print something else there are tagged `measured`: their numbers
+are compared by a band (`strict.py`). The tag stays when a later run happens to agree; `--forget` derives all tags again.
+"""
+import copy
 import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import numerics
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,16 +84,75 @@ class Client(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, *args, **kwargs)
 
 
-def execute(path: Path, timeout: int = 300) -> None:
-    """Run a notebook in place and clean it. The only thing that writes pictures into assets/."""
-    nb = read(path)
-    home = tempfile.mkdtemp()
-    os.environ.update(NNLEARN_HOME=home, NNLEARN_ASSETS=str(ROOT / "assets"), OMP_NUM_THREADS="1", KERAS_BACKEND="torch")
+# Run before a notebook's first cell: images and, after each optimizer step, weights are off by a rounding error.
+NUDGE = """
+import torch as _torch
+from torch.optim.optimizer import register_optimizer_step_post_hook as _after_each_step
+
+from nnlearn import datasets as _datasets
+
+_true_split = _datasets._stratified
+_nudged = lambda x: x * (1 + 2 * _torch.finfo(x.dtype).eps) if x.dtype in (_torch.float32, _torch.float64) else x
+_datasets._stratified = lambda *a, **k: _datasets.Split(*(_nudged(part) for part in _true_split(*a, **k)))
+
+
+@_torch.no_grad()
+def _nudge(optimizer, *_):
+    for _p in (p for group in optimizer.param_groups for p in group["params"]):
+        _p.copy_(_nudged(_p))
+
+
+_after_each_step(_nudge);
+"""
+
+
+def run(nb: nbformat.NotebookNode, folder: Path, profile: str = "native", before: str = "", stop: bool = True,
+        timeout: int = 600, **variables: str) -> nbformat.NotebookNode:
+    """Run a copy of a notebook under a profile of numerics; `before` is executed first, `variables` are set as well."""
+    nb, home = copy.deepcopy(nb), tempfile.mkdtemp()
+    if before:
+        nb.cells.insert(0, nbformat.v4.new_code_cell(before))
+    env = {**os.environ, **numerics.environment(profile), "NNLEARN_HOME": home, "NNLEARN_ASSETS": home, "OMP_NUM_THREADS": "1",
+           "KERAS_BACKEND": "torch", **variables}
     try:
-        Client(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+        Client(nb, timeout=timeout, kernel_name="python3", allow_errors=not stop,
+               resources={"metadata": {"path": str(folder)}}).execute(env=env)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    path.write_text(dumps(clean(nb)), encoding="utf-8")
+    nb.cells = nb.cells[1:] if before else nb.cells
+    return clean(nb)
+
+
+def execute(path: Path, forget: bool = False) -> list[str]:
+    """Run a notebook in place, clean it, tag what was measured. The only thing that writes pictures into assets/.
+
+    Gives what does not hold: assertions that fall under other numerics, measured numbers outside of their band.
+    """
+    from strict import MEASURED, outputs_difference
+
+    found = run(read(path), path.parent, NNLEARN_ASSETS=str(ROOT / "assets"))
+    ways = [{"profile": name} for name in numerics.PROFILES if name not in ("native", numerics.capability()) and numerics.is_x86()]
+    ways.append({"before": NUDGE})
+    with ThreadPoolExecutor(2) as pool:
+        others = list(pool.map(lambda way: run(read(path), path.parent, stop=False, **way), ways))
+    problems = []
+    for number, cell in enumerate(found.cells):
+        tags = [tag for tag in cell.metadata.get("tags", []) if not (forget and tag == MEASURED)]
+        if cell.cell_type == "code" and "nbval-ignore-output" not in tags:
+            for way, other in zip(ways, others, strict=True):
+                name, again = way.get("profile", "nudged"), other.cells[number]
+                error = next((o for o in again.outputs if o.output_type == "error"), None)
+                if error is None and outputs_difference(cell.outputs, again.outputs):
+                    tags += [MEASURED] if MEASURED not in tags else []
+                    beyond = outputs_difference(cell.outputs, again.outputs, measured=True)
+                    problems += [f"cell {number}, {name}: {beyond}"] if beyond else []
+                elif error is not None and name != "nudged":  # a nudged run resumes to other bits, and says so
+                    problems.append(f"cell {number}, {name}: {error.ename}: {error.evalue}\n{cell.source}")
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k != "tags"} | ({"tags": tags} if tags else {}))
+    path.write_text(dumps(clean(found)), encoding="utf-8")
+    measured = [number for number, cell in enumerate(found.cells) if MEASURED in cell.metadata.get("tags", [])]
+    print(f"{path.name}: measured cells {measured}")
+    return problems
 
 
 def export() -> None:
@@ -107,11 +174,12 @@ def rewrite(path: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """The command line."""
-    command, *names = arguments or ["help"]
+    command, *names = [a for a in arguments if not a.startswith("--")] or ["help"]
     paths = [Path(name).resolve() for name in names] or notebooks()
     if command == "execute" and names:
-        for path in paths:
-            execute(path)
+        problems = [f"{path.name}, {problem}" for path in paths for problem in execute(path, "--forget" in arguments)]
+        print("\n\n".join(problems))
+        return 1 if problems else 0
     elif command == "clean":
         for path in paths:
             rewrite(path)
