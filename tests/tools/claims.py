@@ -2,7 +2,8 @@
 
 Each lesson is replayed on the library with five shifts of every seed, natively and under the oldest numerics (`numerics.py`).
 An assertion that falls does not stop its cell: all are written down, with the numbers that they compared. The result is
-`tests/claims.csv`; a run of some lessons replaces their rows. `--quick` tries three shifts natively and writes nothing.
+`tests/claims/LESSON.csv`: in how many of the runs each held, and the range of the number it is about. `--quick` tries three
+shifts natively and writes nothing.
 """
 import ast
 import csv
@@ -18,9 +19,9 @@ import notebooks as nbtools
 from IPython.core.inputtransformer2 import TransformerManager
 from strict import DEFAULT, EXPORT, MEASURED, replayed
 
-TABLE = nbtools.ROOT / "tests/claims.csv"
+TABLES = nbtools.ROOT / "tests/claims"
 SHIFTS = (1000, 2000, 3000, 4000, 5000)
-COLUMNS = ("lesson", "cell", "claim", "kind", "runs", "held", "low", "high", "fell")
+COLUMNS = ("cell", "claim", "kind", "runs", "held", "low", "high", "fell")
 
 
 def lessons() -> list[Path]:
@@ -44,20 +45,18 @@ class Listen(ast.NodeTransformer):
 
     def visit_Assert(self, node):
         parts = node.test.values if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) else [node.test]
-        conditions = []
-        for part in parts:
-            place = f"{self.cell}:{len(self.claims)}"
-            self.claims.append((place, ast.unparse(part)))
-            if isinstance(part, ast.Compare):
-                names = [type(op).__name__ for op in part.ops]
-                values = [part.left, *part.comparators]
-                conditions.append(ast.Call(ast.parse("_claims.compare", mode="eval").body,
-                                           [ast.Constant(place), ast.Constant(tuple(names)), *values], []))
-            else:
-                conditions.append(ast.Call(ast.parse("_claims.truth", mode="eval").body, [ast.Constant(place), part], []))
-        test = conditions[0] if len(conditions) == 1 else ast.BoolOp(ast.And(), conditions)
-        tried = ast.parse(f"try:\n    pass\nexcept Exception as _error:\n    _claims.fell({place!r}, _error)").body[0]
-        tried.body = [ast.Expr(test)]
+        return [self.note(part) for part in parts]
+
+    def note(self, part: ast.expr) -> ast.stmt:
+        """The statement that writes down one condition."""
+        place = f"{self.cell}:{len(self.claims)}"
+        self.claims.append((place, ast.unparse(part)))
+        call, values = "truth", [part]
+        if isinstance(part, ast.Compare):
+            names = tuple(type(op).__name__ for op in part.ops)
+            call, values = "compare", [ast.Constant(names), part.left, *part.comparators]
+        tried = ast.parse(f"try:\n    _claims.{call}({place!r})\nexcept Exception as _error:\n    _claims.fell({place!r}, _error)").body[0]
+        tried.body[0].value.args += values
         return tried
 
 
@@ -99,32 +98,36 @@ def rows_of(path: Path, runs: dict[str, dict]) -> list[dict]:
     rows = []
     for place, text, measured in listening(nbtools.read(path))[1]:
         found = {name: run.get(place) for name, run in runs.items()}
-        numbers = [f[1][0] for f in found.values() if f and f[1] and f[1][0] is not None]
+        low, high = spread([f[1] for f in found.values() if f and f[1]])
         varies = len({json.dumps(f) for f in found.values()}) > 1
-        rows.append({"lesson": path.stem, "cell": place, "claim": text,
-                     "kind": "measured" if measured or varies else "exact", "runs": len(runs),
-                     "held": sum(bool(f and f[0]) for f in found.values()),
-                     "low": f"{min(numbers):.6g}" if numbers else "", "high": f"{max(numbers):.6g}" if numbers else "",
+        rows.append({"cell": place, "claim": text, "kind": "measured" if measured or varies else "exact", "runs": len(runs),
+                     "held": sum(bool(f and f[0]) for f in found.values()), "low": low, "high": high,
                      "fell": " ".join(name for name, f in found.items() if not (f and f[0]))})
     return rows
 
 
-def write(rows: list[dict]) -> None:
-    """Put the rows of some lessons into the table."""
-    names = {row["lesson"] for row in rows}
-    there = {path.stem for path in lessons()}
-    rows = [row for row in read() if row["lesson"] not in names and row["lesson"] in there] + rows
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
+def spread(compared: list[list[float | None]]) -> tuple[str, str]:
+    """The smallest and the largest value of the compared number that varies most from run to run."""
+    columns = [[value for value in column if value is not None] for column in zip(*compared)]
+    columns = [column for column in columns if column]
+    if not columns:
+        return "", ""
+    widest = max(columns, key=lambda column: (max(column) - min(column)) / (max(map(abs, column)) or 1.0))
+    return f"{min(widest):.6g}", f"{max(widest):.6g}"
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    """Write the table of a lesson."""
+    TABLES.mkdir(exist_ok=True)
+    with (TABLES / f"{path.stem}.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(sorted(rows, key=lambda row: row["lesson"]))  # stable: the order of a lesson stays
+        table.writerows(rows)
 
 
-def read() -> list[dict]:
-    """The committed table."""
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="", encoding="utf-8") as file:
+def read(path: Path) -> list[dict]:
+    """The committed table of a lesson."""
+    with (TABLES / f"{path.stem}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -148,7 +151,7 @@ def main(arguments: list[str]) -> int:
         print("".join(f"   {error}\n" for error in errors), end="", flush=True)
         fell += len(bad) + len(errors)
         if not quick:
-            write(rows)
+            write(path, rows)
     return 1 if fell else 0
 
 
