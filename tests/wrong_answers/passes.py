@@ -146,3 +146,28 @@ def takes_the_loss_after_the_update(model, batches, learning_rate):
         loop(model, [(inputs, labels)], learning_rate)
         losses.append(nn.functional.cross_entropy(model(inputs), labels).item())
     return losses
+
+
+@wrong("passes.epoch", case="the update by hand", word="with torch.optim.SGD")
+def leaves_the_update_to_torch(model, batches, learning_rate):
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=learning_rate), []
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@wrong("passes.line_gradients", case="without backward", word="a call of torch.autograd.backward")
+def lets_torch_walk_back(w, b, x, t):
+    w, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (w, b))
+    ((w * x + b - t) ** 2).mean().backward()
+    return w.grad, b.grad
+
+
+@wrong("passes.line_gradients", case="without backward", word="a call of torch.autograd.grad")
+def asks_autograd_for_both(w, b, x, t):
+    w, b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (w, b))
+    return torch.autograd.grad(((w * x + b - t) ** 2).mean(), (w, b))
