@@ -107,7 +107,7 @@ _after_each_step(_nudge);
 
 
 def run(nb: nbformat.NotebookNode, folder: Path, profile: str = "native", before: str = "", stop: bool = True,
-        timeout: int = 600, **variables: str) -> nbformat.NotebookNode:
+        timeout: int = 1800, **variables: str) -> nbformat.NotebookNode:
     """Run a copy of a notebook under a profile of numerics; `before` is executed first, `variables` are set as well."""
     nb, home = copy.deepcopy(nb), tempfile.mkdtemp()
     if before:
@@ -115,7 +115,7 @@ def run(nb: nbformat.NotebookNode, folder: Path, profile: str = "native", before
     env = {**os.environ, **numerics.environment(profile), "NNLEARN_HOME": home, "NNLEARN_ASSETS": home, "OMP_NUM_THREADS": "1",
            "KERAS_BACKEND": "torch", **variables}
     try:
-        Client(nb, timeout=timeout, kernel_name="python3", allow_errors=not stop,
+        Client(nb, timeout=timeout, startup_timeout=300, kernel_name="python3", allow_errors=not stop,
                resources={"metadata": {"path": str(folder)}}).execute(env=env)
     finally:
         shutil.rmtree(home, ignore_errors=True)

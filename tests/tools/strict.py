@@ -235,6 +235,7 @@ def collect(self):
     for item in collect_all(self):
         cell = item.cell
         cell.execution_count = 0
+        item.output_timeout = 60
         found = DEFAULT.search(cell.source)
         module = found[1] if found else module
         if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
@@ -265,7 +266,9 @@ def pytest_configure(config):
     nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
     RunningKernel.execute_cell_input = execute_with_history
     if config.option.nbval:
-        config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 240)
+        # By the clock, for a kernel that hangs: generous, since a busy machine is no fault of a lesson.
+        config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 900)
+        config.option.nbval_kernel_startup_timeout = 300
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ["KERAS_BACKEND"] = "torch"
         os.environ["NNLEARN_HOME"] = tempfile.mkdtemp(prefix="nnlearn-home-")
