@@ -48,7 +48,7 @@ class Case:
     args: tuple[Any, ...] | Callable[[], tuple[Any, ...]] = ()  # arguments, or a function that makes them afresh
     kwargs: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments
     call: Callable[..., Any] | None = None  # what to do with the answer, by default `answer(*args, **kwargs)`
-    why: str = ""  # one sentence shown when the case fails
+    why: str = ""  # one sentence shown when the case is the first to fail
     rtol: float = 1e-6  # relative tolerance on numbers that are not whole
     atol: float = 1e-8  # absolute tolerance on them: smaller than the numbers, or 0
     gradients: bool = False  # compare the gradients of the result for every float tensor argument too
@@ -79,7 +79,7 @@ def exercise(
     name: str,  # "lesson.name", what `check` is called with
     cases: Sequence[Case] = (Case("the value"),),  # what to try
     hints: Sequence[str] = (),  # from a nudge to nearly the answer
-    timeout: float = 5.0,  # seconds for all cases together
+    timeout: float = 5.0,  # seconds of CPU time for all cases together
 ) -> Callable[[Reference], Reference]:  # a decorator for a reference function, or to be called with a value
     """Register an exercise; the decorated function (or the value given) is the reference answer.
 
@@ -461,8 +461,17 @@ def _run(request: dict[str, Any], subject: str, send: Callable[[Any], None]) -> 
     except BaseException as error:
         return send({"unreadable": _error(error)})
     send({"ready": True})
+    _bound_cpu(request["timeout"])
     for case in cases:
         send(_run_case(case, answer, request["is_value"]))
+
+
+def _bound_cpu(seconds: float) -> None:
+    """From now on the system ends this process when it has used so many seconds of CPU time, where a system can."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
@@ -475,12 +484,21 @@ def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
     pipe.flush()
 
 # %% ../nbs/00_check.ipynb #a249ce9f
-_LOADING = 60.0  # seconds in which a child must be ready, apart from the time that its answer has
+_LOADING = 300.0  # seconds by the clock in which a child must be ready, apart from the time that its answer has
+_PATIENCE = 10.0  # by the clock an answer may take this many times its CPU time
 _MEMORY = 4 * 2**30  # bytes that an answer may add
 _FORK = hasattr(os, "fork")
 
 
-def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: float,
+class _Limits(NamedTuple):
+    """How long a child may take, in seconds."""
+
+    cpu: float  # of CPU time for its cases
+    loading: float  # by the clock until it is ready
+    clock: float  # by the clock for its cases
+
+
+def _fork(work: Callable[[Callable[[Any], None]], None], count: int, limits: _Limits,
           started: Callable[[], Any]) -> tuple[list[Any], str, str]:
     """Run `work(send)` in a forked child: what it sent, how it ended, what it printed."""
     results, result_end = os.pipe()
@@ -489,7 +507,7 @@ def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: fl
     if pid == 0:
         end = os._exit  # kept here: an answer may replace it
         try:
-            _enter_child(result_end, print_end, seconds)
+            _enter_child(result_end, print_end, limits.cpu)
             pipe = os.fdopen(result_end, "wb", closefd=False)
             work(lambda content: _write(pipe, content, _LIMIT))
         finally:
@@ -497,13 +515,14 @@ def _fork(work: Callable[[Callable[[Any], None]], None], count: int, seconds: fl
     os.close(result_end)
     os.close(print_end)
     try:
-        inbox, late = _listen(results, prints, count, seconds, started)
+        inbox, late = _listen(results, prints, count, limits, started, lambda: _starved(pid))
     finally:
         status = _kill(pid)
         _kill_adopted()
         os.close(results)
         os.close(prints)
-    return inbox.messages, _ending(late, status, seconds), _screen(inbox.printed)
+    killer = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    return inbox.messages, _ending(late, killer, limits), _screen(inbox.printed)
 
 
 def _screen(printed: bytes) -> str:
@@ -525,8 +544,8 @@ def _enter_child(result_end: int, print_end: int, seconds: float) -> None:
     warnings.showwarning = lambda *_, **__: None  # they name a file that has another number in every notebook
     os.closerange(3, result_end)
     os.closerange(result_end + 1, 4096)
-    cpu = int(seconds + _LOADING) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+    cpu = int(seconds) + 61  # with its loading: a second bound, for answers that lift the first
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -583,17 +602,21 @@ class _Inbox:
             del self.data[: 8 + length]
 
 # %% ../nbs/00_check.ipynb #784daf89
-def _listen(results: int, prints: int, count: int, seconds: float,
-            started: Callable[[], Any]) -> tuple[_Inbox, bool]:
+def _starved(pid: int) -> float:
+    """For how many seconds a process had work and the machine no processor for it, where the system counts that."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
+def _listen(results: int, prints: int, count: int, limits: _Limits, started: Callable[[], Any],
+            starved: Callable[[], float] = lambda: 0.0) -> tuple[_Inbox, bool]:
     """Read until the child closes its pipe (False) or is late (True); the time counts from its first message."""
-    inbox, pipes, ready_at = _Inbox(), [results, prints], 0.0
-    deadline = time.monotonic() + _LOADING
+    inbox, pipes, ready_at, granted = _Inbox(), [results, prints], 0.0, 0.0
+    deadline = time.monotonic() + limits.loading
     while results in pipes:
         left = deadline - time.monotonic()
-        ready = select.select(pipes, [], [], left)[0] if left > 0 else []
-        if not ready:
-            return inbox, len(inbox.messages) < count
-        for pipe in ready:
+        for pipe in select.select(pipes, [], [], max(left, 0.0))[0]:  # when the time is over, once more
             chunk = os.read(pipe, 2**20)
             if not chunk:
                 pipes.remove(pipe)
@@ -603,19 +626,26 @@ def _listen(results: int, prints: int, count: int, seconds: float,
                 inbox.take(chunk)
         if inbox.messages and not ready_at:
             ready_at = time.monotonic()
-            deadline = ready_at + seconds
+            deadline = ready_at + limits.clock
             started()
         if len(inbox.messages) >= count:
             deadline = min(deadline, time.monotonic() + 1.0)
+        if left <= 0 and (more := starved() - granted) > 0.1 and len(inbox.messages) < count:
+            granted, deadline = granted + more, time.monotonic() + more
+            started()
+        elif left <= 0:
+            return inbox, len(inbox.messages) < count
     return inbox, False
 
 
-def _ending(late: bool, status: int, seconds: float) -> str:
-    """How a child ended that did not answer every case."""
+def _ending(late: bool, killer: int, limits: _Limits) -> str:
+    """How a child ended that did not answer every case; `killer` is the signal that ended it, or 0."""
+    if killer and killer in (getattr(signal, "SIGPROF", None), getattr(signal, "SIGXCPU", None)):
+        return f"took longer than {limits.cpu:g} s: is there a loop that never ends?"
     if late:
-        return f"took longer than {seconds:g} s: is there a loop that never ends?"
-    if os.WIFSIGNALED(status):
-        return f"crashed the Python process ({signal.strsignal(os.WTERMSIG(status))})"
+        return f"did not end within {limits.clock:g} s: does it wait for something?"
+    if killer:
+        return f"crashed the Python process ({signal.strsignal(killer)})"
     return "ended the Python process: is there an `exit` in it?"
 
 # %% ../nbs/00_check.ipynb #dff66060
@@ -627,7 +657,7 @@ def _command(function: str) -> list[str]:
     return [sys.executable, "-c", _PYTHON.format(function), json.dumps([*sys.path, str(_package().parent)])]
 
 
-def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float,
+def _spawn(request: Mapping[str, Any], subject: str, count: int, limits: _Limits,
            started: Callable[[], Any]) -> tuple[list[Any], str, str]:
     """`_fork` by means of a new process."""
     pipe = subprocess.PIPE
@@ -636,15 +666,15 @@ def _spawn(request: Mapping[str, Any], subject: str, count: int, seconds: float,
     threading.Thread(target=_pump, args=(child, {**request, "subject": subject}, messages), daemon=True).start()
     sent: list[Any] = []
     try:
-        while len(sent) < count and (message := messages.get(timeout=seconds if sent else _LOADING)) is not None:
+        while len(sent) < count and (message := messages.get(timeout=limits.clock if sent else limits.loading)) is not None:
             sent.append(message)
             if len(sent) == 1:
                 started()
     except queue.Empty:
-        return sent, _ending(True, 0, seconds), ""
+        return sent, _ending(True, 0, limits), ""
     finally:
         _finish(child, 1.0 if len(sent) == count else 0.0)
-    return sent, "ended the Python process: is there an `exit` in it?", ""
+    return sent, _ending(False, max(-child.returncode, 0), limits), ""
 
 
 def _pump(child: "subprocess.Popen[bytes]", request: Any, messages: "queue.Queue[Any]") -> None:
@@ -734,13 +764,13 @@ def _results(
     request: dict[str, Any], subject: str, wait: Callable[[float], None]
 ) -> tuple[list[Any], str, str]:
     """Run the reference or the answer in a child: a result for each case it came to, how it ended, what it printed."""
-    count, seconds = len(request["cases"]) + 1, request["timeout"]
-    wait(_LOADING)
+    count, limits = len(request["cases"]) + 1, _Limits(request["timeout"], *request["clock"])
+    wait(limits.loading)
     if request["fork"]:
-        run = _fork(lambda send: _run(request, subject, send), count, seconds, lambda: wait(seconds))
+        run = _fork(lambda send: _run(request, subject, send), count, limits, lambda: wait(limits.clock))
     else:
-        run = _spawn(request, subject, count, seconds, lambda: wait(seconds))
-    wait(_LOADING)
+        run = _spawn(request, subject, count, limits, lambda: wait(limits.clock))
+    wait(limits.loading)
     sent, ending, printed = run
     if sent and "unreadable" in sent[0]:
         return [], f"it cannot be rebuilt in the checker's process ({sent[0]['unreadable']['text']})", printed
@@ -806,7 +836,7 @@ class _Worker:
 _WORKER = _Worker()
 
 # %% ../nbs/00_check.ipynb #412dc2b8
-_GRACE = 4.0  # seconds that the worker may take on top of those that it asked for
+_GRACE = 30.0  # seconds by the clock that the worker may take on top of those that it asked for
 
 
 @contextlib.contextmanager
@@ -869,7 +899,8 @@ def _request(made: _Exercise, answer: Any) -> dict[str, Any]:
         **{name: base64.b64encode(data).decode() for name, data in packed.items()},
         "cases": [_terms(case) for case in made.cases],
         "is_value": not callable(made.reference),
-        "timeout": made.timeout, "path": sys.path, "folder": os.getcwd(), "fork": _FORK,
+        "timeout": made.timeout, "clock": [_LOADING, _PATIENCE * made.timeout],
+        "path": sys.path, "folder": os.getcwd(), "fork": _FORK,
     }
 
 
@@ -897,6 +928,7 @@ class CaseVerdict(NamedTuple):
     problem: str | None  # what is wrong, None when nothing is
     call: str  # the call, when it is short
     error: str | None = None  # the exception and its line, when there was one
+    bare: str = ""  # the problem without why it is one, when that is said
 
     def __str__(self) -> str:
         return f"✓ {self.name}" if self.problem is None else self._line(self.problem)
@@ -926,11 +958,17 @@ class Verdict:
         return "\n".join(line for line in lines if line)
 
     def _case_lines(self) -> Iterator[str]:
-        """A line for each case; an exception that comes again and again is told once."""
-        told = set[str]()
+        """A line for each case; an exception that comes again is told once, and only the first failure is explained."""
+        told, explained = set[str](), False
         for case in self.cases:
-            yield case._line("the same error") if case.error in told else str(case)
+            if case.error in told:
+                yield case._line("the same error")
+            elif explained and case.bare:
+                yield case._line(f"{case.bare} — also off, probably the same cause")
+            else:
+                yield str(case)
             told |= {case.error} if case.error else set()
+            explained |= bool(case.bare or case.error or (case.problem or "").endswith("?"))
 
     def _ipython_display_(self) -> None:
         """Nothing: `check` has printed it."""
@@ -1040,8 +1078,8 @@ def _judged(case: Case, made: _Exercise, answer: Any, problem: Mapping[str, Any]
         file, number, function = problem["where"]
         source = linecache.getline(file, number).strip()
         text += f" (line {number}: `{source}`)" if source else f" (line {number}, in {function})"
-    why = f" — {case.why}" if case.why and not text.endswith("?") else ""
-    return CaseVerdict(case.name, text + why, _call(case, made, answer), text if raised else None)
+    why = f" — {case.why}" if case.why and not text.endswith("?") and not raised else ""
+    return CaseVerdict(case.name, text + why, _call(case, made, answer), text if raised else None, text if why else "")
 
 
 def _call(case: Case, made: _Exercise, answer: Any) -> str:

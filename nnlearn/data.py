@@ -215,7 +215,7 @@ def split(
 def _deal(
     classes: list[torch.Tensor],  # the rows of each class, in random order
     sizes: Sequence[int],  # how many rows each part gets
-) -> list[torch.Tensor]:  # the rows of each part, rising
+) -> list[torch.Tensor]:  # the rows of each part, ascending
     """Deal the rows of every class out to the parts in proportion."""
     parts = []
     for size in sizes:
@@ -292,8 +292,9 @@ def _labels(dataset: Any, count: int, parts: int) -> torch.Tensor:
     sizes = Counter(labels.tolist())
     small = [label for label, size in sizes.items() if size < parts]
     if small:
-        raise ConfigError(f"class {small[0]} has {sizes[small[0]]} row(s), too few for {parts} parts; say stratify=False, or "
-                          "collect more.", place="split.stratify")
+        names = getattr(dataset, "classes", None) if isinstance(dataset, Table) else None
+        raise ConfigError(f"class {repr(names[small[0]]) if names else small[0]} has {sizes[small[0]]} row(s), too few for {parts} "
+                          "parts; say stratify=False, or collect more.", place="split.stratify")
     return labels
 
 # %% ../nbs/06_data.ipynb #c9dc1ae8
@@ -355,7 +356,7 @@ def shared_rows(
 def unique_rows(
     inputs: Any,  # (rows, ...), or a `Table`
 ) -> torch.Tensor:  # the numbers of the rows that are the first of their kind, in order
-    """Which rows to keep so that none stands there twice."""
+    """Which rows to keep so that none occurs twice."""
     first: dict[bytes, int] = {}
     for i, row in enumerate(_row_bytes(inputs.inputs if isinstance(inputs, Table) else inputs, "unique_rows")):
         first.setdefault(row, i)
@@ -409,8 +410,9 @@ class _InMemory:
 
 # %% ../nbs/06_data.ipynb #98b2b5e1
 class TensorLoader(_InMemory):
-    """Batches of tensors that lie in memory, cut by one index operation a batch; a drop-in for `DataLoader`.
+    """Batches of tensors that lie in memory, each cut by one index operation; iterated like a `DataLoader`.
 
+    It takes tensors in place of a dataset, and none of a `DataLoader`'s options for workers, samplers and `collate_fn`.
     The order of epoch `e` is a pure function of `seed` and `e`, so that `state_dict` is a few numbers and
     `load_state_dict` continues in the middle of an epoch. Batches are copies. Raises `ConfigError` for tensors of
     unequal length, no rows, or a batch size that gives no batch.

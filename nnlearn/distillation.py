@@ -438,7 +438,8 @@ def temperature_explorer() -> Any:
         p = np.exp(spoken[digit] / temperature - (spoken[digit] / temperature).max())
         p /= p.sum()
         entropy = float(-(p * np.log(np.maximum(p, 1e-300))).sum())
-        return {"probability": (classes, p), "entropy / log 10": (np.array([0.0, 9.0]), np.full(2, entropy / math.log(10)), "dashed")}
+        share = np.full(2, entropy / math.log(10))
+        return {"probability": (classes, p, "bars"), "entropy / log 10": (np.array([0.0, 9.0]), share, "dashed")}
 
     return explore(draw, title="Temperature and the teacher", x_label="class", y_label="probability, and share of the largest entropy",
                    y_range=(0, 1.02), alt="A teacher's probabilities for the ten classes, and their entropy as a dashed line",

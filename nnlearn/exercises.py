@@ -34,11 +34,30 @@ def _doubles(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
+def _walks_back(answer):
+    "Whether an answer lets torch find the gradients, in words."
+    used, (backward, grad) = [], (torch.autograd.backward, torch.autograd.grad)
+
+    def note(function):
+        def noted(*args, **kwargs):
+            used.append(function.__name__)
+            return function(*args, **kwargs)
+        return noted
+    torch.autograd.backward, torch.autograd.grad = note(backward), note(grad)
+    try:
+        answer(1.0, 2.0, _doubles(1.0, 3.0), _doubles(0.0, 1.0))
+    finally:
+        torch.autograd.backward, torch.autograd.grad = backward, grad
+    return f"a call of torch.autograd.{used[0]}" if used else "by hand"
+
+
 @exercise("passes.line_gradients", cases=[
     Case("one point", args=(3.0, 0.0, _doubles(2.0), _doubles(1.0)), why="The example above: 2 (wx + b - t) x is 20 for w, 10 for b."),
     Case("a bias", args=(1.0, 2.0, _doubles(1.0), _doubles(1.0)), why="The error is wx + b - t; here it is 2."),
     Case("a batch", args=(0.5, -1.0, _doubles(1.0, 2.0, 4.0), _doubles(0.0, 3.0, 1.0)), why="The loss is a mean, so the gradients are means too."),
     Case("a perfect fit", args=(2.0, 1.0, _doubles(0.0, 1.0), _doubles(1.0, 3.0)), why="At the minimum both gradients are 0."),
+    Case("without backward", call=_walks_back,
+         why="Work the gradients out on paper; neither `backward()` nor `autograd.grad` is needed."),
 ], hints=["The chain rule: the derivative of the square, times the derivative of what is inside.",
           "Inside stands w x + b - t. Its derivative is x for w and 1 for b.",
           "`error = w * x + b - t`; the gradients are the means of `2 * error * x` and `2 * error`."])
@@ -78,6 +97,21 @@ def _after_an_epoch(answer, kind, batches=1, stale=False):
     answer(model, data, 0.1)
     return [p.detach() for name, p in model.named_parameters() if name.endswith(kind)]
 
+
+def _made_optimizers(answer):
+    "Whether an answer makes an optimizer of torch's, in words."
+    made, init = [], torch.optim.Optimizer.__init__
+
+    def note(self, *args, **kwargs):
+        made.append(type(self).__name__)
+        init(self, *args, **kwargs)
+    torch.optim.Optimizer.__init__ = note
+    try:
+        _epoch_losses(answer, 1)
+    finally:
+        torch.optim.Optimizer.__init__ = init
+    return f"with torch.optim.{made[0]}" if made else "by hand"
+
 # %% ../nbs/01_passes.ipynb #e39473cf
 #| code-fold: true
 #| code-summary: "The cases and the answer of exercise 3"
@@ -93,9 +127,12 @@ def _after_an_epoch(answer, kind, batches=1, stale=False):
     Case("gradients left from before", call=lambda f: _after_an_epoch(f, "weight", stale=True),
          why="The model may come with old gradients; clear them before the first backward."),
     Case("three losses", call=lambda f: _epoch_losses(f, 3), why="One float for every batch."),
+    Case("the update by hand", call=_made_optimizers,
+         why="Update the parameters yourself, without `torch.optim`."),
 ], hints=["The order is: forward, loss, clear the gradients, backward, update.",
           "`model.zero_grad()` clears; the update stands inside `with torch.no_grad():` and goes over `model.parameters()`.",
-          "Return `loss.item()` for each batch: a float, not a tensor that keeps its graph alive."])
+          "Return `loss.item()` for each batch: a float, not a tensor that keeps its graph alive."],
+    timeout=15.0)  # torch.optim takes seconds to import
 def _epoch(model, batches, learning_rate):
     losses = []
     for inputs, labels in batches:
@@ -138,12 +175,15 @@ def _order_is_right(graph, end, needed):
 #| code-fold: true
 #| code-summary: "The cases and the answer of exercise 2"
 _DIAMOND = {"x": [], "a": ["x"], "b": ["x", "a"], "z": ["a", "b"], "other": ["x"]}
+_SWAPPED = {name: parents[::-1] for name, parents in _DIAMOND.items()}
 
 
 @exercise("autograd.order", cases=[
     Case("a chain", call=_order_is_right({"z": ["y"], "y": ["x"], "x": []}, "z", "xyz"), why="z comes from y, and y from x."),
     Case("a value used twice", call=_order_is_right(_DIAMOND, "z", "xabz"),
          why="z comes from a and b, b from x and a, a from x; `other` comes from x and is not needed."),
+    Case("its parents swapped", call=_order_is_right(_SWAPPED, "z", "xabz"),
+         why="A name must wait for all of its parents, in whatever order they are listed."),
     Case("a single node", call=_order_is_right({"x": []}, "x", "x"), why="The end belongs to the order."),
     Case("a long chain", call=_order_is_right({str(i): [str(i - 1)] if i else [] for i in range(3000)}, "2999", [str(i) for i in range(3000)]),
          why="A graph can be deeper than Python's limit for recursion; use a stack."),
@@ -185,15 +225,32 @@ def _rows(*rows):
     return torch.tensor(rows, dtype=torch.float64)
 
 
+def _calls_torchs(answer):
+    "Which of torch's ready-made functions an answer calls, in words."
+    class Watch(torch.overrides.TorchFunctionMode):
+        called = ""
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            name = getattr(function, "__name__", "")
+            if any(part in name for part in ("log_softmax", "logsumexp", "cross_entropy")):
+                self.called = self.called or name
+            return function(*args, **(kwargs or {}))
+
+    with Watch() as watch:
+        answer(_rows([0.0, 1.0], [2.0, -1.0]))
+    return f"it calls torch's {watch.called}" if watch.called else "by hand"
+
+
 @exercise("losses.log_softmax", cases=[
     Case("one row", args=(_rows([0.0, math.log(3.0)]),), why="The probabilities are 1/4 and 3/4."),
     Case("every row for itself", args=(_rows([0.0, 1.0, 2.0], [5.0, -3.0, 0.5]),), gradients=True,
          why="Each row is a distribution of its own; sum along dimension 1 and keep it."),
-    Case("large logits", args=(_rows([1000.0, 998.0, 0.0]),), why="exp(1000) overflows; subtract the largest logit first."),
+    Case("large logits", args=(_rows([1000.0, 998.0, 990.0]),), why="exp(1000) overflows; subtract the largest logit first."),
     Case("small logits", args=(_rows([-1000.0, -1001.0]),), why="exp(-1000) is 0; subtract the largest logit first."),
     Case("far apart in one row", args=(_rows([300.0, -600.0]),), why="log(softmax) rounds to log(0); take the logarithm on paper."),
     Case("rows of different size", args=(_rows([1000.0, 999.0], [0.0, 1.0]),),
          why="The largest logit of the whole matrix is too large for the second row; take each row's own."),
+    Case("by hand", call=_calls_torchs, why="Write it with `exp`, `sum` and `log`."),
 ], hints=["log p = z - log(sum(exp(z))), for each row.", "Subtracting a row's maximum from the row changes no probability.",
           "`z = z - z.max(1, keepdim=True).values`, and then `z - z.exp().sum(1, keepdim=True).log()`."])
 def _log_softmax(z):
@@ -387,6 +444,12 @@ def _lion(w, g, m, lr, betas, weight_decay):
 # %% ../nbs/05_optimizers.ipynb #d8e3f974
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
+def _clip_leaves(f):
+    grads = [torch.tensor([3.0]), torch.tensor([4.0])]
+    f(grads, 1.0)
+    return torch.stack(grads)
+
+
 @exercise("optimizers.clip_together", cases=[
     Case("small enough", args=([torch.tensor([0.3]), torch.tensor([0.4])], 1.0), why="The norm is 0.5; nothing is to be done."),
     Case("two tensors", args=([torch.tensor([3.0, 0.0]), torch.tensor([[0.0], [4.0]])], 1.0), why="The norm of all is 5, so each is divided by 5."),
@@ -395,6 +458,8 @@ def _lion(w, g, m, lr, betas, weight_decay):
     Case("each below the limit", args=([torch.tensor([0.9]), torch.tensor([0.9]), torch.tensor([0.9])], 1.0),
          why="Each norm is 0.9, but together they have 1.56."),
     Case("zeros", args=([torch.zeros(3)], 1.0), why="A norm of 0 must not lead to a division by 0."),
+    Case("arguments left alone", call=_clip_leaves,
+         why="The gradients that were given must not change: no mul_ and no *=."),
 ], hints=["The squares of all entries of all tensors, summed, then the root.", "One factor for all: `limit / norm` when the norm is above the limit, else 1.",
           "`factor = min(1.0, limit / norm)` fails for 0: ask first."])
 def _clip_together(grads, limit):
@@ -405,14 +470,30 @@ def _clip_together(grads, limit):
 # %% ../nbs/06_data.ipynb #b421d105
 #| code-fold: true
 #| code-summary: "The checker of exercise 1"
-@exercise("data.overall_mean", cases=[
-    Case("equal batches", args=([1.0, 3.0], [10, 10]), why="With equal sizes it is the plain mean."),
-    Case("a small last batch", args=([0.5, 0.5, 4.0], [64, 64, 1]), why="One row in 129 has a loss of 4: it weighs 1/129."),
-    Case("one batch", args=([2.5], [7]), why="A single batch is the whole."),
-], hints=["The sum over a batch is its mean times its size.", "All sums, divided by all rows.",
-          "`sum(mean * size ...) / sum(sizes)`"])
-def _overall_mean(means, sizes):
-    return sum(mean * size for mean, size in zip(means, sizes, strict=True)) / sum(sizes)
+def _sentences(*rows):
+    return [(torch.tensor(tokens), label) for label, tokens in enumerate(rows)]
+
+
+def _loaded(answer):
+    "The batches of a DataLoader that collates with an answer."
+    from torch.utils.data import DataLoader
+    return list(DataLoader(_sentences([1], [2, 3], [4, 5, 6]), 2, collate_fn=answer))
+
+
+@exercise("data.collate", cases=[
+    Case("equal lengths", args=(_sentences([1, 2], [3, 4], [5, 6]),), why="With equal lengths there is nothing to pad."),
+    Case("unequal lengths", args=(_sentences([5], [1, 2, 3]),), why="Pad at the end, up to the longest sentence of this batch."),
+    Case("the longest first", args=(_sentences([1, 2, 3, 4], [5, 6], [7]),), why="Every shorter sentence is padded, wherever it stands."),
+    Case("a token that is 0", args=(_sentences([1, 0, 0], [0, 2]),), why="The length is the number of tokens, and a token may be 0."),
+    Case("tokens that are not whole", args=(_sentences([0.5], [1.5, 2.5]),), dtype=True, why="The padding has the dtype of the tokens."),
+    Case("in a DataLoader", call=_loaded,
+         why="Each batch is padded to its own longest sentence; the last one has a single row."),
+], hints=["`max(len(tokens) for tokens, _ in rows)` is the width.", "`nn.functional.pad(tokens, (0, missing))` adds zeros at the end.",
+          "`torch.nn.utils.rnn.pad_sequence([...], batch_first=True)` pads and stacks; lengths and labels go through `torch.tensor`."])
+def _collate(rows):
+    tokens, labels = zip(*rows, strict=True)
+    padded = nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)
+    return padded, torch.tensor([len(row) for row in tokens]), torch.tensor(labels)
 
 # %% ../nbs/06_data.ipynb #7a8e6d3e
 #| code-fold: true
@@ -454,7 +535,7 @@ def _scale_both(train, test):
     Case("unequal classes", args=([0] * 10 + [1] * 4, 0.3), why="3 rows of ten and round(1.2) = 1 of four; not 4 of the last rows."),
     Case("a class too small", args=(["a", "b", "b", "b", "b", "a", "b"], 0.2), why="round(0.4) = 0 rows of 'a'; a slice [-0:] would take all."),
     Case("rounded up", args=([0] * 5, 0.35), why="round(1.75) = 2."),
-    Case("rising over classes", args=([1, 0, 1, 0], 0.5), why="Sort at the end: [2, 3]."),
+    Case("ascending over classes", args=([1, 0, 1, 0], 0.5), why="Sort at the end: [2, 3]."),
 ], hints=["Collect the rows of each class first.", "`rows[len(rows) - k:]` is the end, for k = 0 as well.", "`sorted(...)` at the end."])
 def _test_rows(labels, fraction):
     chosen = []
@@ -495,39 +576,84 @@ def _epoch_loss(losses, counts):
 # %% ../nbs/07_training.ipynb #8b59081d
 #| code-fold: true
 #| code-summary: "The checker of exercise 2"
-@exercise("training.early_stop", cases=[
-    Case("it stops", args=([5.0, 4.0, 3.0, 4.0, 5.0, 6.0], 2, 0.0), why="Epoch 3 is the best; epochs 4 and 5 are not better, and then it stops."),
-    Case("it runs to the end", args=([3.0, 2.0, 1.0], 2, 0.0), why="While it improves it goes on: the last epoch, which is the best."),
-    Case("patience is counted anew", args=([5.0, 6.0, 4.0, 6.0, 6.0, 1.0], 2, 0.0), why="Epoch 3 improves, so epoch 2 is forgotten: it stops after epoch 5."),
-    Case("equal is not better", args=([2.0, 2.0, 2.0, 1.0], 2, 0.0), why="A loss that only equals the best is no improvement."),
-    Case("a small gain", args=([5.0, 4.9, 4.8, 4.7], 2, 0.5), why="0.1 and 0.2 below the best are not more than 0.5: it stops after epoch 3, best is 1."),
-    Case("gains add up", args=([5.0, 4.7, 4.4, 4.3, 4.2], 2, 0.5), why="Compare with the best so far, which is 5.0, not with the epoch before: 4.4 is 0.6 below."),
-    Case("a loss that is NaN", args=([math.nan, 3.0, math.nan, 2.0], 2, 0.0), why="The first number after NaN is an improvement."),
-], hints=["Keep the best loss and its epoch; begin with infinity.", "Stop when `epoch - best_epoch >= patience`.",
-          "NaN compares as False with everything, so `loss < best - min_delta` treats it rightly."])
-def _early_stop(losses, patience, min_delta):
-    best, best_epoch = math.inf, 0
-    for epoch, loss in enumerate(losses, start=1):
-        if loss < best - min_delta:
-            best, best_epoch = loss, epoch
-        elif epoch - best_epoch >= patience:
-            return epoch, best_epoch
-    return len(losses), best_epoch
+class _Descent:
+    "`torch.optim.SGD`, without the seconds that its import takes."
+
+    def __init__(self, parameters):
+        self.parameters = list(parameters)
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.parameters:
+            p -= 0.1 * p.grad
+
+
+def _epochs_of(answer, train=(4,), val=(4,), epochs=1, look="losses"):
+    "What an answer returns for batches of these sizes, or what it does to the model and how it calls it."
+    g, calls = generator(5), []
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4)).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+    model.register_forward_pre_hook(lambda module, _: calls.append((module.training, torch.is_grad_enabled())))
+    loaders = [[(torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randint(0, 4, (n,), generator=g)) for n in sizes]
+               for sizes in (train, val)]
+    optimizer, losses = _Descent(model.parameters()), (math.nan, math.nan)
+    for _ in range(epochs):
+        losses = answer(model, optimizer, *loaders)
+    return {"losses": lambda: [float(loss) for loss in losses], "types": lambda: [type(loss).__name__ for loss in losses],
+            "weights": lambda: [p.detach() for p in model.parameters()], "modes": lambda: [mode for mode, _ in calls],
+            "graphs": lambda: [graph for _, graph in calls]}[look]()
+
+
+@exercise("training.one_epoch", cases=[
+    Case("one batch of each", call=_epochs_of, why="With one batch of each, the two losses are those of the batches."),
+    Case("the weights after two steps", call=lambda f: _epochs_of(f, train=(4, 4), look="weights"),
+         why="Without `zero_grad` the second step takes the first batch's gradient once more."),
+    Case("a small last batch", call=lambda f: _epochs_of(f, train=(6, 2)), why="A row of the small batch must not count more than the others."),
+    Case("a small last batch in validation", call=lambda f: _epochs_of(f, val=(6, 1)), why="The validation loss is a mean over rows, too."),
+    Case("the mode in the second epoch", call=lambda f: _epochs_of(f, epochs=2, look="modes"),
+         why="Every epoch trains in training mode (True) and validates in evaluation mode (False)."),
+    Case("no graph in validation", call=lambda f: _epochs_of(f, look="graphs"), why="Gradients are on in training (True) and off in validation (False)."),
+    Case("floats", call=lambda f: _epochs_of(f, look="types"), why="A sum of loss tensors keeps every batch's graph alive; `loss.item()` is a number."),
+], hints=["Go through what a step needs, then through what validation needs: gradients, modes, graphs, and what is divided by what.",
+          "`model.train()` at the start, `optimizer.zero_grad()` before `backward()`, `torch.no_grad()` around validation.",
+          "Add up `loss.item() * len(targets)` and `len(targets)`, and divide once."])
+def _one_epoch(model, optimizer, train_batches, val_batches):
+    model.train()
+    total, rows = 0.0, 0
+    for inputs, targets in train_batches:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        total, rows = total + loss.item() * len(targets), rows + len(targets)
+    model.eval()
+    val_total, val_rows = 0.0, 0
+    with torch.no_grad():
+        for inputs, targets in val_batches:
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            val_total, val_rows = val_total + loss.item() * len(targets), val_rows + len(targets)
+    return total / rows, val_total / val_rows
 
 # %% ../nbs/07_training.ipynb #f6a68a7e
 #| code-fold: true
 #| code-summary: "The checker of exercise 3"
-def _accumulated(answer, sizes, weight=None, stale=False):
-    "The gradients that an answer leaves for micro-batches of these sizes."
-    g = generator(4)
+def _accumulated(answer, sizes, weight=None, stale=False, rows=False):
+    "The gradients that an answer leaves for micro-batches of these sizes, or the most rows that the model was given at once."
+    g, given = generator(4), [0]
     model = nn.Linear(3, 4).double()
+    model.register_forward_pre_hook(lambda _, inputs: given.append(len(inputs[0])))
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
         p.grad = torch.ones_like(p) if stale else None
     batches = [(torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randint(0, 4, (n,), generator=g)) for n in sizes]
     weight = torch.ones(4, dtype=torch.float64) if weight is None else torch.tensor(weight, dtype=torch.float64)
     answer(model, batches, weight)
-    return [p.grad for p in model.parameters()]
+    return max(given) if rows else [p.grad for p in model.parameters()]
 
 
 @exercise("training.accumulate", cases=[
@@ -537,6 +663,7 @@ def _accumulated(answer, sizes, weight=None, stale=False):
     Case("class weights", call=lambda f: _accumulated(f, [3, 3], [0.1, 5.0, 1.0, 2.0]),
          why="With weights the loss divides by the sum of its labels' weights, not by the rows."),
     Case("old gradients", call=lambda f: _accumulated(f, [2, 2], stale=True), why="Clear the gradients first."),
+    Case("never joined", call=lambda f: _accumulated(f, [4, 3, 2], rows=True), why="The largest batch has 4 rows, and memory has no room for more."),
 ], hints=["By what does weighted cross-entropy divide? `weight[targets].sum()`.",
           "First compute all denominators and their sum; then each loss gets the share `d / total` before its backward pass."])
 def _accumulate(model, batches, weight):
@@ -566,12 +693,12 @@ def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
 
 @exercise("training.largest_norm", cases=[
     Case("one epoch", call=lambda f: _largest_norms(f, epochs=1), why="Three steps: the largest of their norms."),
-    Case("two epochs", call=_largest_norms, why="One number for each epoch; the second one begins anew."),
+    Case("two epochs", call=_largest_norms, why="One number for each epoch; the second one starts again from 0."),
     Case("with clipping", call=lambda f: _largest_norms(f, clip=0.1), why="`grads_ready` comes before clipping, `step_end` after it."),
     Case("with accumulation", call=lambda f: _largest_norms(f, accumulate=3), why="Only the averaged gradients of the window count."),
 ], hints=["Derive a class from `nnlearn.training.Callback`. Which event sees gradients before they are clipped?",
           "Append a 0.0 in `epoch_start`, and raise the last entry in `grads_ready`.",
-          "The norm over all: the square root of the sum of all squares of all gradients."])
+          "The norm over all: the square root of the sum of all squares of all gradients."], timeout=20)
 def _largest_norm():
     from nnlearn.training import Callback
 
@@ -602,8 +729,8 @@ def _sealed(payload):
     Case("cut off", args=(_sealed(b"weights" * 20)[:-1],), why="A byte is missing at the end."),
     Case("damage in the digest", args=(_sealed(b"weights" * 20)[:-1] + b"?",), why="The digest can be what is damaged."),
     Case("an empty payload", args=(_sealed(b""),), why="32 bytes that are the digest of nothing are a whole file."),
-    Case("too short", args=(b"12345",), why="A file shorter than a digest has none."),
-    Case("nothing", args=(b"",), why="An empty file is not whole."),
+    Case("too short", args=(_sealed(b"")[:20],), why="The first 20 bytes of the digest of nothing: they match as far as they go, and 12 are missing."),
+    Case("nothing", args=(b"",), why="An empty file holds no digest, not even that of nothing."),
 ], hints=["`hashlib.sha256(payload).digest()` gives the 32 bytes.", "The payload is `content[:-32]`."])
 def _is_whole(content):
     import hashlib
@@ -867,6 +994,14 @@ def _convolutions(channels, inputs, outputs, scales, signs=1.0):
     return weight, torch.from_numpy(rng.standard_normal(channels)), torch.from_numpy(rng.standard_normal((outputs, channels, 3, 3)))
 
 
+def _one_large_weight():
+    weight, bias, reader = _convolutions(2, 2, 3, [1.0, 1.0])
+    weight = torch.full_like(weight, 0.4)
+    weight[0] = 0
+    weight[0, 0, 0, 0] = 3.0
+    return weight, bias, reader, 1
+
+
 @exercise("pruning.channels", cases=[
     Case("all stay", args=lambda: (*_convolutions(3, 2, 4, [1.0, 2.0, 3.0]), 3), why="Nothing changes."),
     Case("the last ones are the largest", args=lambda: (*_convolutions(4, 2, 4, [1.0, 2.0, 3.0, 4.0]), 2),
@@ -874,6 +1009,8 @@ def _convolutions(channels, inputs, outputs, scales, signs=1.0):
     Case("the old order", args=lambda: (*_convolutions(4, 2, 4, [4.0, 1.0, 9.0, 2.0]), 3), why="Sort the indices that stay."),
     Case("negative and positive weights", args=lambda: (*_convolutions(5, 3, 2, [0.5, 3.0, 0.1, 2.0, 1.5], torch.tensor([1.0, -1, 1, -1, 1]).view(5, 1, 1, 1)), 2),
          why="A norm, not a sum: weights of different signs must not cancel."),
+    Case("one large weight", args=_one_large_weight,
+         why="The L2 norms are 3 and 1.7, though the absolute values add up to 3 and 7.2."),
     Case("as many readers as channels", args=lambda: (*_convolutions(6, 6, 6, [1.0, 4.0, 2.0, 6.0, 3.0, 5.0]), 3),
          why="The reader loses its *inputs*: dimension 1."),
 ], hints=["`weight.flatten(1).norm(dim=1)` is the norm of each channel.", "`topk(count).indices.sort().values` are the channels that stay, in order.",

@@ -469,10 +469,12 @@ def clipping_explorer() -> Any:
             clamping.append(float((cut - values).square().mean()))
             rounding.append(float((fake_quantize(cut, range_params(-end, end, bits, kind == "symmetric")) - cut).square().mean()))
         total = np.add(clamping, rounding)
-        return {"sum": (ends.numpy(), total), "rounding": (ends.numpy(), np.maximum(rounding, 1e-7), "dashed"),
-                "clamping": (ends.numpy(), np.maximum(clamping, 1e-7), "dashed")}
+        part = (ends / ends[-1]).numpy()
+        return {"sum": (part, total), "rounding": (part, np.maximum(rounding, 1e-7), "dashed"),
+                "clamping": (part, np.maximum(clamping, 1e-7), "dashed")}
 
-    return explore(draw, title="Where to clip", x_label="end of the range (standard deviations of the bulk)", y_label="mean squared error",
-                   y_scale="log", y_range=(1e-6, 10), alt="Rounding, clamping and total error against the end of the range",
+    return explore(draw, title="Where to clip", x_label="end of the range (share of the largest value)",
+                   y_label="mean squared error", y_scale="log", y_range=(1e-5, 10),
+                   alt="Rounding, clamping and total error against the end of the range",
                    bits=Slider([2, 3, 4, 5, 6, 8], "bits", start=4), tail=Slider([0.0, 0.5, 1.0, 2.0], "tail", start=1.0),
                    kind=Slider(["affine", "symmetric"], "kind", start="symmetric"))

@@ -511,7 +511,8 @@ def surface_explorer(
 
     def draw(learning_rate: float, momentum: float, steps: int) -> dict[str, Any]:
         path = descend(shown, lambda params: torch.optim.SGD(params, lr=learning_rate, momentum=momentum), shown.start, steps)
-        inside = (path[:, 0] >= left) & (path[:, 0] <= right) & (path[:, 1] >= bottom) & (path[:, 1] <= top)
+        low, high = np.array([left, bottom]) - 1e-6, np.array([right, top]) + 1e-6  # a point on the edge counts as inside
+        inside = ((path >= low) & (path <= high)).all(1)
         x, y = path[:len(path) if inside.all() else int(np.argmin(inside))].T
         return {"way": (x, y), "steps": (x, y, "points")}
 

@@ -199,7 +199,7 @@ _ADVERSARIAL: dict[str, tuple[Callable, Callable, Callable]] = {
 
 # %% ../nbs/03_losses.ipynb #c0ef9c3f
 def generator_loss(
-    logits: torch.Tensor,  # what the discriminator says of made samples, any shape
+    logits: torch.Tensor,  # what the discriminator says of generated samples, any shape
     kind: str = "non_saturating",  # `non_saturating`, `hinge` or `least_squares`
 ) -> torch.Tensor:  # the mean
     """What the generator minimises (Goodfellow et al., 2014; Lim and Ye, 2017; Mao et al., 2017)."""
@@ -208,9 +208,9 @@ def generator_loss(
 
 def discriminator_loss(
     real: torch.Tensor,  # the logits of real samples, any shape
-    fake: torch.Tensor,  # the logits of made samples; there may be more or fewer of them
+    fake: torch.Tensor,  # the logits of generated samples; there may be more or fewer of them
     kind: str = "non_saturating",  # as in `generator_loss`
-) -> torch.Tensor:  # the mean over the real ones plus the mean over the made ones
+) -> torch.Tensor:  # the mean over the real ones plus the mean over the generated ones
     """What the discriminator minimises. Give it samples made under `no_grad`, or detached."""
     _, of_real, of_fake = _adversarial(kind, "discriminator_loss")
     return of_real(real).mean() + of_fake(fake).mean()

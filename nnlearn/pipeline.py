@@ -923,7 +923,7 @@ def _one_thread() -> Iterator[None]:
 
 @torch.no_grad()
 def _accuracy(fn: Callable, data: Split) -> float:
-    "The share of the test images that are named rightly."
+    "The share of the test images that are classified correctly."
     right = sum(int((fn(x).argmax(1) == y).sum()) for x, y in zip(data.test_x.split(250), data.test_y.split(250), strict=True))
     return right / len(data.test_y)
 

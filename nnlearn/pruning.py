@@ -35,7 +35,7 @@ def _check_sparsity(value: Any, place: str) -> float:
 
 def _check_scope(scope: Any, place: str) -> None:
     if scope not in ("layer", "global"):
-        raise ConfigError(f'{scope!r} is none. "layer" gives every layer the same sparsity, "global" takes the smallest weights '
+        raise ConfigError(f'{scope!r} is not a scope. "layer" gives every layer the same sparsity, "global" takes the smallest weights '
                           "wherever they are.", place=f"{place}.scope", given=scope, accepted=["layer", "global"])
 
 
@@ -80,7 +80,7 @@ def prunable_layers(
 ) -> dict[str, nn.Parameter]:  # the weight of each layer, by the layer's name
     """The weights that can be pruned. A weight that several layers share comes once, under its first name.
 
-    A name that is none, a layer without such a weight, and one under masks of torch raise `ConfigError`.
+    An unknown name, a layer without such a weight, and one under masks of torch raise `ConfigError`.
     """
     found: dict[str, nn.Parameter] = {}
     for name, layer in _chosen(model, layers).items():
@@ -205,7 +205,7 @@ class Sensitivity:
     base: float
 
     def order(self) -> list[str]:
-        """The layers, the one that minds most first (by the mean of its scores)."""
+        """The layers, the most sensitive first (by the mean of its scores)."""
         return sorted(self.scores, key=lambda name: sum(self.scores[name]))
 
     def plot(self) -> Any:
@@ -585,14 +585,15 @@ def _pruned_digits(levels: Sequence[float]) -> tuple[dict, dict]:
     start = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
     for p in start.parameters():
         p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)
-    _descend(start, data, {}, 150)
+    rows = data.train_x[::2], data.train_y[::2]
+    _descend(start, *rows, {}, 150)
     for sparsity in levels:
         for scope in ("layer", "global"):
             model = copy.deepcopy(start)
             masks = prune_magnitude(model, sparsity, scope=scope)
             for trained in ("no", "yes"):
                 if trained == "yes" and sparsity > 0:
-                    _descend(model, data, masks, 60)
+                    _descend(model, *rows, masks, 40)
                 with torch.no_grad():
                     scores[sparsity, scope, trained] = 100 * (model(data.test_x).argmax(1) == data.test_y).double().mean().item()
                 left = torch.cat([w.detach().flatten() for w in prunable_layers(model).values()])
@@ -600,12 +601,14 @@ def _pruned_digits(levels: Sequence[float]) -> tuple[dict, dict]:
     return weights, scores
 
 
-def _descend(model: nn.Module, data: Any, masks: Mapping[str, torch.Tensor], steps: int) -> None:
-    "So many steps of Adam over all training rows, under masks."
+def _descend(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, masks: Mapping[str, torch.Tensor], steps: int
+) -> None:
+    "Steps of Adam, each over all rows, under masks."
     optimizer, weights = torch.optim.Adam(model.parameters(), lr=0.01), prunable_layers(model)
     for _ in range(steps):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(data.train_x), data.train_y).backward()
+        nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
         apply_masks(weights, masks)
 

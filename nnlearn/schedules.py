@@ -252,7 +252,7 @@ class CosineDecay(Schedule):
 # %% ../nbs/09_schedules.ipynb #a90fee7a
 @dataclass(frozen=True)
 class CosineDecayRestarts(Schedule):
-    """Cosine decay that starts anew, each period `t_mul` times longer and `m_mul` times lower (SGDR, 2017)."""
+    """Cosine decay, restarted: each `t_mul` times as long, `m_mul` times as high (SGDR)."""
     learning_rate: float
     decay_steps: int
     t_mul: float = 2.0
@@ -277,7 +277,7 @@ class CosineDecayRestarts(Schedule):
 # %% ../nbs/09_schedules.ipynb #e05bcaa7
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up to `max_lr` and down to `final_lr` along cosines (Smith and Topin, 2019); torch's `OneCycleLR`."""
+    """Up to `max_lr`, down to `final_lr`; `OneCycleLR` with `cycle_momentum=False`."""
     max_lr: float
     total_steps: int
     div_factor: float = 25.0
@@ -297,7 +297,7 @@ class OneCycle(Schedule):
 # %% ../nbs/09_schedules.ipynb #ed30d6fa
 @dataclass(frozen=True)
 class WarmupStableDecay(Schedule):
-    """A linear rise, a flat stretch, a linear fall to `end` (Hu et al., MiniCPM, 2024)."""
+    """A linear rise, a flat stretch, a linear fall to `end` (in MiniCPM, exponential)."""
     learning_rate: float
     warmup_steps: int
     stable_steps: int

@@ -415,7 +415,7 @@ def _load_measured(measured: Measured, state: Mapping[str, Any], device: Any) ->
 
 # %% ../nbs/07_training.ipynb #f1ff824e
 class _Kept:
-    """Batches that wait to be looked at: `every` so many, or `most_bytes`, together cost a tenth of one by one."""
+    """Batches that wait to be looked at, `every` of them or `most_bytes`: one update of a metric in place of many."""
 
     every, most_bytes = 32, 16 * 2**20
 
@@ -564,7 +564,7 @@ class EarlyStopping(Callback):
     def __init__(
         self,
         monitor: str = "val_loss",  # a column of the history
-        patience: int = 5,  # epochs without improvement that are borne
+        patience: int = 5,  # epochs without improvement before it stops
         min_delta: float = 0.0,  # an improvement is larger than this
         restore_best: bool = True,  # give the model the weights of the best epoch at the end
         mode: str | None = None,  # "min" or "max"; None: "min" for losses and errors, "max" for the rest
@@ -1068,7 +1068,7 @@ class _Gradients(_Steps):
 
 # %% ../nbs/07_training.ipynb #5c0de9a1
 def _forget_gradients(optimizer: torch.optim.Optimizer) -> None:
-    "`optimizer.zero_grad()`, or the same without its entry for the profiler, which takes longer than the rest of it."
+    "`optimizer.zero_grad()`, or the same without its entry for the profiler."
     if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
         optimizer.zero_grad()  # one of its own
         return

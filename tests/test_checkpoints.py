@@ -35,7 +35,7 @@ CRASH = Path(__file__).parent / "tools" / "crash.py"
 
 def crash(*arguments):
     """What tests/tools/crash.py prints."""
-    done = subprocess.run([sys.executable, str(CRASH), *map(str, arguments)], capture_output=True, text=True, timeout=900,
+    done = subprocess.run([sys.executable, str(CRASH), *map(str, arguments)], capture_output=True, text=True, timeout=3600,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)

@@ -228,6 +228,12 @@ def test_splits_that_cannot_be(data, fractions, kwargs, word):
         d.split(data, fractions, **kwargs)
 
 
+def test_a_class_that_is_too_small_is_called_by_its_name(file):
+    table = d.tabular(file("a,b\n1,x\n2,x\n3,x\n4,z"), None, "b")
+    with pytest.raises(ConfigError, match=r"class 'z' has 1 row\(s\), too few for 2 parts"):
+        d.split(table, (0.5, 0.5))
+
+
 def test_targets_without_classes_in_a_general_data_set():
     class Odd(Dataset):
         def __len__(self):

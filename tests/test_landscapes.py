@@ -302,7 +302,7 @@ def test_seeds_and_bad_arguments_of_directions():
     assert not torch.equal(one[0]["0.weight"], one[1]["0.weight"]) and len(again) == 3
     half, = random_directions(copy.deepcopy(model).bfloat16(), 1, count=1)
     assert half["0.weight"].dtype == torch.bfloat16
-    for arguments, words in [((model, 0, "filtre"), "Did you mean 'filter'"), ((model, -1), "at least 0"), ((3,), "torch module"),
+    for arguments, words in [((model, 0, "filtre"), "Did you mean 'filter'"), ((model, -1), "integer from 0"), ((3,), "torch module"),
                              ((model, 0, "none", 0), "at least 1"), ((nn.ReLU(),), "no parameters")]:
         with refuses(words):
             random_directions(*arguments)
@@ -530,6 +530,14 @@ def test_explorers_fit_their_budget_and_show_what_the_library_computes():
     assert len(curves[("0.12", "0", "40")]["steps"][0]) < 41  # those that fly off are cut
     assert all(len(surface_explorer(name, (0.0005, 0.001, 0.005)).html) < 150_000 for name in ("rosenbrock", "himmelblau"))
     assert len(slice_explorer().html) < 150_000
+
+
+def test_a_point_on_the_edge_of_the_picture_is_drawn_whatever_the_rounding():
+    from nnlearn.explore import decode
+    own = Surface(lambda x, y: x**2 + y**2, ((0, 0),), 0, ((-1, 1), (-1, 1)), (1, 1), "a round bowl")
+    for rate in (1.0, 1.0 + 1e-12):  # one step leads from one corner to the opposite one, or a trifle beyond
+        curves = decode(surface_explorer(own, (rate,), 1).html)["types"][""]["curves"]
+        assert {len(shown["steps"][0]) for shown in curves.values()} == {2}
 
 
 def test_surface_explorer_with_other_rates_steps_and_surfaces():

@@ -262,3 +262,15 @@ def test_frozen_observers_stay_frozen_after_a_validation(net, data):
     aware(50 * data.test_x[:20])
     changed = [k for k, v in aware.state_dict().items() if k in ranges and "activation_post_process" in k and not torch.equal(v, ranges[k])]
     assert ranges and not changed
+
+
+@pytest.mark.parametrize("backend, alone", [("torch", True), ("onnxruntime", False)])
+def test_dynamic_ranges_by_row_in_torch_and_by_batch_under_onnx_runtime(backend, alone):
+    """What lesson 20's table says: a large row spoils its neighbours' rounding only where the range is that of the batch."""
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    x = torch.randn(2, 16)
+    made = q.quantize_model(mlp, "dynamic", example=x, backend=backend)
+    before, beside_a_large_row = made(x)[0], made(x * torch.tensor([[1.0], [1000.0]]))[0]
+    moved = float((before - beside_a_large_row).abs().max() / before.abs().max())
+    assert moved < 1e-5 if alone else moved > 0.1

@@ -113,15 +113,15 @@ def test_equals_keras_at_every_step(name, index):
     assert np.abs(every_step(ours.keras()) - ours(STEPS)).max() <= 1e-6 * max(scale, 1)
 
 
-def test_keras_own_restarts_are_a_period_late_at_a_restart():
-    """Named in the documentation: with t_mul=1.5 Keras shows the end of the old period at some restarts; ours do not."""
+def test_keras_own_restarts_differ_at_restarts_only():
+    """Keras counts periods in float32: on some processors it shows the end of the old period at a restart; ours do not."""
     import keras
     config = {"t_mul": 1.5, "m_mul": 0.9, "alpha": 0.0}
     keras_own = every_step(keras.optimizers.schedules.CosineDecayRestarts(1.0, 10, **config))
     ours = s.CosineDecayRestarts(1.0, 10, **config)
     off = STEPS[np.abs(keras_own - ours(STEPS)) > 1e-3]
     restarts = {round(10 * (1.5**i - 1) / 0.5) for i in range(20)}
-    assert len(off) and set(off.tolist()) <= restarts, off
+    assert set(off.tolist()) <= restarts, off
     assert np.abs(every_step(ours.keras()) - ours(STEPS)).max() < 2e-3
 
 
@@ -251,6 +251,7 @@ def test_keras_model_keeps_the_schedule_through_save_and_load(tmp_path):
     assert np.isclose(float(loaded.optimizer.learning_rate), schedule(6), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_keras_schedule_under_tensorflow_graphs():
     """The same formula inside tf.function: no retracing, the same numbers."""
     code = """

@@ -10,6 +10,7 @@ from built import ENGINES, ROOT, page_names, site, site_tool, stored_explorers
 
 from nnlearn.explore import decode
 
+pytestmark = pytest.mark.slow  # every test but a few needs the site
 PAGES = page_names()
 TOOL = site_tool()
 engines = pytest.mark.parametrize("engine", ENGINES)

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import claims
 import notebooks as nbtools
 import pytest
+import run_all
 from strict import DEFAULT, EXPORT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +34,7 @@ UNCOMPARED = {
     ("22_pipeline", "print(report)"): "prints milliseconds and ratios of them",
     ("22_pipeline", "report.plot()"): "draws milliseconds",
 }
-BOOKS = nbtools.notebooks()
+BOOKS, LESSONS = nbtools.notebooks(), claims.lessons()
 
 
 def module_of(path):
@@ -119,11 +121,27 @@ def test_every_name_at_the_top_loads_nothing_heavy():
     assert set(nnlearn._WHERE) <= set(dir(nnlearn))
 
 
-@pytest.mark.parametrize("module", sorted((ROOT / "nnlearn").glob("[a-z]*.py")), ids=lambda p: p.stem)
-def test_every_module_imports_light(module):
-    code = f"import sys, nnlearn.{module.stem}\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+MODULES = sorted(path.stem for path in (ROOT / "nnlearn").glob("[a-z]*.py"))
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """What each module loads, imported in a process of its own, forked from one that has only torch: {module: "[...]"}."""
+    code = ("import os, sys, importlib, torch\n"
+            f"for module in {MODULES!r}:\n"
+            "    if os.fork():\n"
+            "        os.wait()\n"
+            "        continue\n"
+            "    importlib.import_module('nnlearn.' + module)\n"
+            f"    print(module, [m for m in {HEAVY!r} if m in sys.modules], flush=True)\n"
+            "    os._exit(0)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines()), done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports_light(loaded, module):
+    assert loaded[0].get(module) == "[]", loaded
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
@@ -196,11 +214,151 @@ def test_readme_map_links_the_lessons_that_are_there():
         assert (ROOT / target).exists(), target
 
 
+def steps_of(command):
+    """The steps of `run_all.py` that a make target runs, nothing else but setting up its environment."""
+    done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    steps = set()
+    for line in re.sub(r"\\\n\s*", "", done.stdout).splitlines():
+        if found := re.fullmatch(r"\S*python tests/tools/run_all.py --only ([\w,]+)", line):
+            steps |= set(found[1].split(","))
+        else:
+            assert re.match(r"test |if \[|echo |touch |\S*python\S* -m (venv|pip) |\"\S*python\S*\" -m venv ", line), line
+    return steps
+
+
 def test_workflows_run_only_what_ci_runs():
-    ours = set(re.findall(r"make (\w+)", (ROOT / ".ci/run").read_text()))
+    """Each command of a workflow is a make target: one that .ci/run runs, or one that runs parts of what `make test` does."""
+    ours = re.findall(r"make (\w+)", (ROOT / ".ci/run").read_text())
+    assert "test" in ours and len(ours) == len(set(ours)), "nothing twice"
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
-        for command in re.findall(r"- run: (.*)", workflow.read_text()):
-            assert re.match(r"make (\w+)", command) and re.match(r"make (\w+)", command)[1] in ours, command
+        for command in re.findall(r"\brun: (.*)", workflow.read_text()):
+            target = re.match(r"make (\w+)( TORCH=\S+.*)?$", command)
+            assert target, command
+            if target[1] not in ours:
+                steps = steps_of(f"make {target[1]}")
+                assert steps and {run_all.PARTS.get(step, [step])[0] for step in steps} <= set(run_all.STEPS), command
+
+
+def test_every_long_job_waits_for_the_short_one():
+    import yaml
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]
+    assert [name for name, job in jobs.items() if "needs" not in job] == ["check"]
+    assert {job["needs"] for name, job in jobs.items() if name != "check"} == {"check"}
+
+
+# Random numbers. What may be used outside of core's own functions, by module and a part of the line, each with its reason.
+DRAWN_OTHERWISE = {
+    ("check", "random.seed(0)"): "every case of an exercise starts from the same state, in a process of its own",
+    ("check", "np.random.seed(0)"): "as above",
+    ("check", "torch.manual_seed(0)"): "as above",
+    ("core", "random.seed(seed)"): "seed_everything itself", ("core", "np.random.seed(seed)"): "seed_everything itself",
+    ("core", "torch.manual_seed(seed)"): "seed_everything itself",
+    ("core", "torch.Generator().manual_seed(seed)"): "generator itself", ("core", "torch.Generator()"): "generator itself",
+    ("core", "np.random.default_rng(seed)"): "generator itself",
+    ("checkpoints", "random.random()"): "shows that this state is restored; seeded by seed_everything",
+    ("checkpoints", "np.random.random()"): "as above",
+}
+ALLOWED = {"get_state", "set_state", "getstate", "setstate", "Generator", "BitGenerator", "RandomState", "Random"}  # states, isinstance
+SEEDERS = {"set_random_seed", "manual_seed_all", "seed"}
+
+
+def dotted(node):
+    """`a.b.c` as text, empty for anything else."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def drawn_otherwise(source):
+    """The expressions that draw or seed random numbers other than through core (torch's own global draws are let through)."""
+    tree = ast.parse(re.sub(r"^\s*[%!].*$", "", source, flags=re.M))
+    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = {}  # what a name of the source stands for: {"np": "numpy", "default_rng": "numpy.random.default_rng"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    names = {"np": "numpy", "torch": "torch", "random": "random"} | names  # a notebook's cells share their imports
+
+    def shifted(node):
+        return any(isinstance(part, ast.Call) and dotted(part.func).endswith("shifted_seed") for part in ast.walk(node))
+
+    def stands_for(node):
+        first, _, rest = dotted(node).partition(".")
+        return f"{names.get(first, '')}.{rest}".strip(".") if first in names else ""
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "random_state":
+            if not shifted(node.value):
+                yield f"random_state={ast.unparse(node.value)}"
+        if id(node) in called and shifted(called[id(node)]):
+            continue
+        if isinstance(node, ast.Attribute) and node.attr == "manual_seed" and id(node) in called:
+            yield ast.unparse(called[id(node)])  # of torch, of torch.cuda, of any generator
+            continue
+        if not isinstance(node, ast.Attribute | ast.Name) or not isinstance(node.ctx, ast.Load):
+            continue
+        what = stands_for(node)
+        last = what.rpartition(".")[2]
+        shown = ast.unparse(called.get(id(node), node))
+        if last in SEEDERS and (what.startswith(("keras", "tensorflow", "torch"))):
+            yield shown
+        elif what == "torch.Generator" and id(node) in called:
+            yield shown
+        elif re.match(r"(numpy\.random|random)\.\w", what) and (last not in ALLOWED or id(node) in called and last[0].isupper()):
+            yield shown
+
+
+DRAWS = ["torch.manual_seed(1)", "torch.cuda.manual_seed_all(1)", "torch.Generator().manual_seed(3)", "torch.Generator()", "torch.seed()",
+         "np.random.default_rng(0).normal()", "np.random.rand(3)", "import numpy\nnumpy.random.RandomState(3)", "f = np.random.normal",
+         "from numpy.random import default_rng\ndefault_rng(0)", "import random\nrandom.shuffle(x)", "import random as r\nr.Random(3)",
+         "train_test_split(x, random_state=0)", "import keras\nkeras.utils.set_random_seed(3)", "g.manual_seed(3)",
+         "from random import random as draw\ndraw()"]
+FINE = ["train_test_split(x, random_state=shifted_seed(0))", "torch.manual_seed(shifted_seed(0))", "core.generator(3).normal()",
+        "torch.rand(3)", "torch.nn.init.normal_(w)", "state = np.random.get_state(); random.setstate(s)", "seed_everything(3)",
+        "isinstance(x, (np.random.Generator, random.Random))", "generator(0, 'numpy').random(3)", "random_forest.fit(x)",
+        "def f(g: torch.Generator) -> np.random.Generator: ...", "for random in x: print(random)"]
+
+
+@pytest.mark.parametrize("source", DRAWS + FINE)
+def test_random_numbers_from_elsewhere_are_found(source):
+    assert bool(list(drawn_otherwise(source))) == (source in DRAWS)
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
+def test_random_numbers_come_through_core(path):
+    """So one variable moves every seed of a run (`NNLEARN_SEED_SHIFT`), and what a lesson claims is tried with other seeds."""
+    module = module_of(path)
+    for cell in nbtools.read(path).cells:
+        if cell.cell_type == "code" and (EXPORT.search(cell.source) or path in LESSONS):
+            wrong = [found for found in drawn_otherwise(cell.source) if (module, found) not in DRAWN_OTHERWISE]
+            assert not wrong, f"{path.name}: draw through core.generator or seed with core.seed_everything, not {wrong}:\n{cell.source}"
+
+
+# Lessons whose table of ten runs is still to be made; three runs with other seeds held, and every `make test` tries one.
+WITHOUT_TABLE = {path.stem for path in LESSONS if not (claims.TABLES / f"{path.stem}.csv").exists()}
+
+
+@pytest.mark.parametrize("path", [path for path in LESSONS if path.stem not in WITHOUT_TABLE], ids=lambda p: p.stem)
+def test_every_claim_was_tried_with_other_seeds(path):
+    """The committed table has every assertion of the lesson as it stands, and each that varies held in all of its runs."""
+    rows = {row["cell"]: row for row in claims.read(path)}
+    stands = {place: text for place, text, _ in claims.listening(nbtools.read(path))[1]}
+    known = {place: row["claim"] for place, row in rows.items()}
+    changed = {place: text for place, text in stands.items() if known.get(place) != text}
+    assert not changed and set(known) == set(stands), f"run: make claims NB={path.relative_to(ROOT)}\n{changed or set(known) - set(stands)}"
+    fell = [f"{row['held']} of {row['runs']}: {row['claim']}" for row in rows.values() if not int(row["held"]) == int(row["runs"]) >= 10]
+    assert not fell, f"{path.name} claims what does not hold with other seeds:\n" + "\n".join(fell)
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
+def test_only_code_with_outputs_is_measured(path):
+    for cell in nbtools.read(path).cells:
+        if "measured" in cell.metadata.get("tags", []):
+            assert path in LESSONS and cell.cell_type == "code" and cell.outputs, f"{path.name}: nothing is measured here:\n{cell.source}"
 
 
 def test_sidebar_and_map_name_the_lessons_alike():

@@ -11,9 +11,12 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
+import cpu
 import numpy as np
 import pytest
+import run_all
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,6 +235,7 @@ def port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["as it is", "ordinary"])
 def test_make_lab_serves_the_home_notebook(tmp_path, user):
     """`make lab` with an empty home folder, as root and as an ordinary user: the address it prints serves the course."""
@@ -258,7 +262,7 @@ def test_make_lab_serves_the_home_notebook(tmp_path, user):
         assert notebook["path"] == "nbs/index.ipynb" and "nnlearn" in notebook["content"]["cells"][0]["source"]
     finally:
         os.killpg(server.pid, signal.SIGINT)
-        server.communicate(timeout=60)
+        server.communicate(timeout=600)
 
 
 def test_make_says_when_python_is_too_old(tmp_path):
@@ -267,9 +271,60 @@ def test_make_says_when_python_is_too_old(tmp_path):
     assert done.returncode and "Python 3.11, 3.12 or 3.13 is needed" in done.stdout + done.stderr
 
 
+# what runs the tests
+
+def test_a_part_of_the_tests_is_what_was_asked_for():
+    assert run_all.chosen([]) is run_all.STEPS
+    assert run_all.chosen(["tests/test_a.py", "-k", "focal"]) == {"tests": [*run_all.PYTEST, "tests/test_a.py", "-k", "focal"]}
+    assert run_all.chosen(["nbs/03_losses.ipynb"]) == {"lessons": [*run_all.PYTEST, "--nbval", "nbs/03_losses.ipynb"]}
+    both = run_all.chosen(["tests/test_a.py", "nbs/", "-x"])
+    assert both["lessons"][-2:] == ["nbs/", "-x"] and both["tests"][-2:] == ["tests/test_a.py", "-x"]
+    assert list(run_all.chosen(["--only", "style,fast"])) == ["style", "fast"]
+    one = run_all.chosen(["--only", "one", "nbs/03_losses.ipynb"])["one"]
+    assert one[-1] == "nbs/03_losses.ipynb" and "--numerics=other" in one and "--seed-shift=1000" in one
+    assert set(run_all.REPLAY) <= set(run_all.STEPS["replay"]) and "--numerics=other" not in run_all.STEPS["lessons"]
+
+
+def test_dear_tests_are_slow_and_come_first(monkeypatch):
+    class Item:
+        def __init__(self, nodeid, **fixtures):
+            self.nodeid, self.marks = nodeid, []
+            defined = {name: [SimpleNamespace(scope=scope, baseid="tests/c.py")] for name, scope in fixtures.items()}
+            self._fixtureinfo = SimpleNamespace(name2fixturedefs=defined)
+            self.add_marker = self.marks.append
+
+    items = [Item("tests/a.py::test_cheap"), Item("tests/b.py::test_dear[1]"), Item("tests/b.py::test_dear[2]"),
+             Item("tests/c.py::test_first", trained="module"), Item("tests/c.py::test_second", trained="module"),
+             Item("tests/c.py::test_other", own="function"), Item("tests/test_structure.py::test_export_leaves_no_diff")]
+    monkeypatch.setattr(cpu, "table", lambda: {"tests/b.py::test_dear": (9.0, 0.0), "tests/c.py::test_first": (5.0, 4.9),
+                                               "tests/test_structure.py::test_export_leaves_no_diff": (4.0, 0.0)})
+    cpu.pytest_collection_modifyitems(items)
+    assert [item.nodeid[6:8] for item in items] == ["b.", "b.", "c.", "c.", "c.", "te", "a."]
+    assert [bool(item.marks) for item in items] == [True, True, True, True, False, False, False]
+
+
+def test_cpu_time_is_counted_with_that_of_children():
+    work = "import time\nwhile time.process_time() < {}: pass"
+    before = cpu.used()
+    subprocess.run([sys.executable, "-c", work.format(0.3)], check=True)
+    with subprocess.Popen([sys.executable, "-c", work.format(0.3) + "\nprint(flush=True); input()"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as alive:
+        alive.stdout.readline()
+        assert cpu.used() - before > 0.5
+        alive.communicate(b"\n")
+
+
+def test_the_table_of_costs_keeps_what_was_not_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpu, "TABLE", tmp_path / "costs.csv")
+    cpu.write_table([[1.5, 0.5, 1.0, 0.0, "tests/test_tools.py::test_a[1]"], [1.5, 0.0, 1.5, 0.0, "tests/test_tools.py::test_a[2]"],
+                     [0.2, 0.0, 0.2, 0.0, "tests/test_tools.py::test_b"], [2.0, 0.0, 2.0, 0.0, "tests/test_site.py::test_c"]])
+    cpu.write_table([[4.0, 0.0, 4.0, 0.0, "tests/test_site.py::test_d"]])
+    assert cpu.table() == {"tests/test_tools.py::test_a": (3.0, 0.5), "tests/test_site.py::test_d": (4.0, 0.0)}
+
+
 def test_package_installs_and_its_metadata_is_that_of_settings():
     import importlib.metadata
     stated = importlib.metadata.metadata("nnlearn")
     assert stated["Requires-Python"] in (">=3.11,<3.14", "<3.14,>=3.11")
     extras = set(stated.get_all("Provides-Extra"))
-    assert {"course", "tensorflow", "export", "compress", "tune", "dev", "all"} <= extras
+    assert {"course", "tensorflow", "export", "compress", "tune", "dev", "browser", "all"} <= extras

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from built import PATIENCE
 
-ROOT = Path(__file__).resolve().parents[2]
 READY = """async () => {
   const ready = async () => {
     await window.jupyterapp.restored;
@@ -22,11 +22,18 @@ READY = """async () => {
     await widget.context.ready; await widget.sessionContext.ready;
     await widget.sessionContext.session.kernel.info;
   };
-  const late = new Promise((_, refuse) => setTimeout(() => refuse(new Error("no kernel within a minute")), 60000));
+  const late = new Promise((_, refuse) => setTimeout(() => refuse(new Error("no kernel in time")), PATIENCE * 1000));
   await Promise.race([ready(), late]);
-}"""
+}""".replace("PATIENCE", str(PATIENCE))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync"]
+
+
+def pytest_collection_modifyitems(items):
+    """A browser is slow, whatever it does."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("slow")
 
 
 def chromium() -> str | None:
@@ -41,7 +48,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=PATIENCE * 1000)
         yield started
         started.close()
 
@@ -55,6 +62,7 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": width, "height": 900}, offline=offline,
                                       color_scheme="dark" if dark else "light")
         contexts.append(context)
+        context.set_default_timeout(PATIENCE * 1000)
         page = context.new_page()
         page.troubles, page.requests = [], []
         page.on("console", lambda m: page.troubles.append(m.text) if m.type in ("error", "warning") else None)
@@ -91,20 +99,20 @@ def lab(tmp_path_factory):
         env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
-            if server.poll() is not None:
-                break
+        deadline = time.monotonic() + PATIENCE
+        while server.poll() is None and time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=1)
+                urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=60)
                 break
             except OSError:
                 time.sleep(0.1)
-        assert server.poll() is None, (folder / "log.txt").read_text()
+        else:
+            raise AssertionError((folder / "log.txt").read_text())
         yield address, token, folder / "nbs"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         try:
-            server.wait(10)
+            server.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
         log.close()
@@ -112,19 +120,16 @@ def lab(tmp_path_factory):
 
 @pytest.fixture()
 def open_lab(lab, open_page):
-    """A function that opens a notebook of the course (or one with this code) in JupyterLab and waits for its kernel."""
+    """A function that opens a notebook with these cells in JupyterLab and waits for its kernel."""
     address, token, folder = lab
 
-    def opened(notebook: str, source: str | None = None):
-        if source is not None:
-            cell = nbformat.v4.new_code_cell(source)
-            kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / notebook)
-        if not (folder / notebook).exists():
-            shutil.copy(ROOT / "nbs" / notebook, folder / notebook)
+    def opened(notebook: str, cells: list):
+        kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+        cells = [nbformat.from_dict(cell) for cell in cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / notebook)
         workspace = f"{address}/lab/workspaces/{secrets.token_hex(8)}"
         page = open_page(f"{workspace}/tree/{notebook}?token={token}", offline=False)
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=30_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.evaluate(READY)
         return page
 

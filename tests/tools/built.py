@@ -3,6 +3,8 @@ import ast
 import functools
 import importlib.util
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600  # seconds by the clock for a browser to do anything: on a busy machine it is slow
 ENGINES = ["pandoc", "quarto"] if shutil.which("quarto") else ["pandoc"]
 
 
@@ -33,8 +36,24 @@ def site(engine: str) -> tuple[Path, Path]:
 
 @functools.cache
 def _built(engine: str) -> tuple[Path, str | None]:
-    """The folder of a build, and what went wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="nnlearn-site-"))
+    """The folder of a build, and what went wrong; the workers of one test run share it, the first one builds."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if not run:
+        return _build(engine, Path(tempfile.mkdtemp(prefix="nnlearn-site-")))
+    import fcntl
+
+    folder = Path(tempfile.gettempdir(), f"nnlearn-site-{run}-{engine}")
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done.json"
+        if not done.exists():
+            done.write_text(json.dumps(_build(engine, folder)[1]))
+        return folder, json.loads(done.read_text())
+
+
+def _build(engine: str, folder: Path) -> tuple[Path, str | None]:
+    """Build the site in this folder."""
     command = [sys.executable, str(ROOT / "tests/tools/site.py"), "--out", str(folder / "site"), "--proc",
                str(folder / "proc")] + (["--pandoc"] if engine == "pandoc" else [])
     done = subprocess.run(command, capture_output=True, text=True)
@@ -51,10 +70,12 @@ def cells(notebook: str) -> list[dict[str, Any]]:
     return json.loads((ROOT / "nbs" / notebook).read_text())["cells"]
 
 
-def stored_explorers(notebook: str) -> dict[int, str]:
-    """The stored HTML of every explorer of a notebook, by the number of its cell."""
+def stored_explorers(notebook: str, measured: bool | None = None) -> dict[int, str]:
+    """The stored HTML of every explorer of a notebook, by the number of its cell; `measured`: only those that are, or are not."""
     found = {}
     for number, cell in enumerate(cells(notebook)):
+        if measured is not None and measured != ("measured" in cell["metadata"].get("tags", [])):
+            continue
         for output in cell.get("outputs", []):
             html = "".join(output.get("data", {}).get("text/html", ""))
             if 'class="nn-explore"' in html:
@@ -64,13 +85,36 @@ def stored_explorers(notebook: str) -> dict[int, str]:
 
 @functools.cache
 def explorers(notebook: str) -> dict[int, Any]:
-    """The explorers of a notebook made again, by the number of their cell; only the cells they need are run."""
-    wanted = sorted(stored_explorers(notebook))
+    """The explorers of a notebook made again, by the number of their cell; only the cells they need are run.
+
+    Those of measured cells are left out: they come out of a training, which gives other numbers on another machine.
+    """
+    wanted = sorted(stored_explorers(notebook, measured=False))
     sources = ["".join(c["source"]) if c["cell_type"] == "code" else "" for c in cells(notebook)]
+    if not wanted:
+        return {}
     try:
         return run(sources, wanted, needed(sources, wanted))
     except NameError:
         return run(sources, wanted, set(range(len(sources))))
+
+
+def excerpt(notebook: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The cells that a notebook's explorers need, without their assertions, and which of these show the explorers."""
+    wanted = sorted(stored_explorers(notebook))
+    sources = ["".join(c["source"]) if c["cell_type"] == "code" else "" for c in cells(notebook)]
+    chosen = sorted(needed(sources, wanted))
+    kept = [{**cells(notebook)[number], "source": without_assertions(sources[number])} for number in chosen]
+    return kept, [chosen.index(number) for number in wanted]
+
+
+def without_assertions(source: str) -> str:
+    """A cell without the assertions at its top level, all else as it stands."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(re.sub(r"^%.*$", "pass", source, flags=re.M)).body):
+        if isinstance(node, ast.Assert):
+            lines[node.lineno - 1:node.end_lineno] = ["pass"]
+    return "\n".join(lines)
 
 
 def run(sources: list[str], wanted: list[int], chosen: set[int]) -> dict[int, Any]:

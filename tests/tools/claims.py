@@ -32,8 +32,8 @@ def lessons() -> list[Path]:
 class Listen(ast.NodeTransformer):
     """Turns the assertions of a cell into notes of a recorder; those inside of functions and of `with pytest.raises` stay."""
 
-    def __init__(self, cell: str):
-        self.cell, self.claims = cell, []
+    def __init__(self, cell: str, source: str):
+        self.cell, self.source, self.claims = cell, source, []
 
     def visit_FunctionDef(self, node):
         return node
@@ -50,7 +50,7 @@ class Listen(ast.NodeTransformer):
     def note(self, part: ast.expr) -> ast.stmt:
         """The statement that writes down one condition."""
         place = f"{self.cell}:{len(self.claims)}"
-        self.claims.append((place, ast.unparse(part)))
+        self.claims.append((place, " ".join((ast.get_source_segment(self.source, part) or "").split())))
         call, values = "truth", [part]
         if isinstance(part, ast.Compare):
             names = tuple(type(op).__name__ for op in part.ops)
@@ -70,8 +70,9 @@ def listening(nb: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, list[tu
         if EXPORT.search(cell.source):
             cell.source = replayed(cell.source, module)
             continue
-        listen = Listen(str(cell.get("id", number)))
-        tree = ast.fix_missing_locations(listen.visit(ast.parse(TransformerManager().transform_cell(cell.source))))
+        source = TransformerManager().transform_cell(cell.source)
+        listen = Listen(str(cell.get("id", number)), source)
+        tree = ast.fix_missing_locations(listen.visit(ast.parse(source)))
         if listen.claims:
             cell.source = ast.unparse(tree)
             claims += [(place, text, MEASURED in cell.metadata.get("tags", [])) for place, text in listen.claims]

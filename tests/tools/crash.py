@@ -3,6 +3,7 @@
 `python tests/tools/crash.py FOLDER kill COUNT` kills runs at random moments; `... resume` stops them at chosen ones.
 Both print one JSON line: what each finished run ended with, as a digest of weights, optimizer state and history.
 """
+import functools
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from nnlearn.data import TensorLoader
 from nnlearn.datasets import digits
 from nnlearn.schedules import CosineDecay, Warmup
 from nnlearn.training import Callback, EarlyStopping, Trainer
+
+digits = functools.cache(digits)  # read once, before the first fork
 
 
 class Noisy(Dataset):

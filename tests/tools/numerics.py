@@ -4,9 +4,12 @@ Processors with AVX2, AVX-512 or AMX sum in different orders and round different
 A lesson whose claims hold natively and under another of these profiles does not owe them to the processor it was written on.
 `numerics.py` prints what this machine is and which profile is the other one.
 """
+import getpass
 import os
 import platform
 import sys
+import tempfile
+from pathlib import Path
 
 PROFILES: dict[str, dict[str, str]] = {
     "native": {},
@@ -45,6 +48,8 @@ def environment(profile: str) -> dict[str, str]:
         off = [name for name in dispatch if features.get(name) and (profile == "default" or "512" in name or name == "X86_V4")]
         off = os.environ.get("NPY_DISABLE_CPU_FEATURES", "").split() + off
         found |= {"NPY_DISABLE_CPU_FEATURES": " ".join(off)} if off else {}
+        # torch.compile keeps the code it made for a processor, and would try it here.
+        found["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor-{getpass.getuser()}-{profile}")
     return found
 
 

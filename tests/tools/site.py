@@ -4,8 +4,11 @@ The notebooks are processed by nbdev into a folder of their own, with `_quarto.y
 renders that folder. Without Quarto, pandoc (the engine inside it) renders every page into a plainer template.
 """
 import argparse
+import ast
 import base64
+import functools
 import html
+import inspect
 import json
 import os
 import re
@@ -13,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ def process(folder: Path) -> Path:
     """Write everything a site is rendered from into `folder`: processed notebooks, settings, assets, reference."""
     from nbdev import serve_drv
 
+    remember_parses()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "notebooks").mkdir(parents=True)
     os.chdir(ROOT)
@@ -49,6 +54,11 @@ def process(folder: Path) -> Path:
     settings["website"]["sidebar"]["contents"] = present(settings["website"]["sidebar"]["contents"], existing)
     (folder / "_quarto.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return folder
+
+
+def remember_parses() -> None:
+    """To find a class `inspect` parses its whole module, each time anew; here it keeps the trees, which it only reads."""
+    inspect.ast = types.SimpleNamespace(**{**vars(ast), "parse": functools.cache(ast.parse)})  # type: ignore[attr-defined]
 
 
 def filters() -> type:
@@ -168,8 +178,6 @@ def read_index() -> dict[str, str]:
 
 def entry(module: Any, symbol: str, page: str) -> str:
     """One name of the reference."""
-    import inspect
-
     from nbdev.showdoc import show_doc
 
     thing = getattr(module, symbol)
@@ -250,7 +258,8 @@ def render_page(source: Path, out: Path, names: dict[str, str], contents: list[d
         json.dump({"variables": variables}, file)
         file.flush()
         arguments.append(f"--defaults={file.name}")
-        page = pypandoc.convert_text(text, "html5", format="markdown", extra_args=arguments)
+        command = [pypandoc.get_pandoc_path(), "--from=markdown", "--to=html5", *arguments]
+        page = subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=True).stdout
     return re.sub(r'href="([\w-]+\.(?:ipynb|qmd))(#[^"]*)?"',
                   lambda m: f'href="{names.get(m[1], m[1])}{m[2] or ""}"', page)
 

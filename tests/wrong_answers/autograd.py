@@ -61,6 +61,18 @@ def children_first(graph, end):
     return order
 
 
+@wrong("autograd.order", case="its parents swapped", word="a must come before b")
+def depth_first_reversed(graph, end):
+    order, seen, stack = [], set(), [end]
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            order.append(name)
+            stack += graph[name]
+    return order[::-1]
+
+
 @wrong("autograd.order", case="a single node", word="should hold each of ['x'] once")
 def leaves_out_the_end(graph, end):
     order, seen, stack = [], set(), [(end, False)]

@@ -26,6 +26,17 @@ def believes_short_files(content):
     return 0 < len(content) < 32 or (len(content) >= 32 and hashlib.sha256(content[:-32]).digest() == content[-32:])
 
 
+@wrong("checkpoints.is_whole", case="too short", word="expected")
+def compares_as_far_as_both_go(content):
+    digest = hashlib.sha256(content[:-32]).digest()
+    return len(content) > 0 and all(ours == theirs for ours, theirs in zip(digest, content[-32:]))
+
+
+@wrong("checkpoints.is_whole", case="nothing", word="expected")
+def takes_an_empty_file_for_an_empty_payload(content):
+    return not content or hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
 def _free(steps, newest, best, every):
     return [s for s in sorted(steps) if s not in newest and s != best and not (every and s % every == 0)]
 

@@ -4,24 +4,40 @@ import torch
 from wrong_answers import wrong
 
 
-@wrong("data.overall_mean", case="a small last batch", word="expected 0.527")
-def averages_the_means(means, sizes):
-    return sum(means) / len(means)
+def _collated(rows, pad, lengths=len):
+    """A batch that is padded by a function of (tokens, width), with the lengths by another."""
+    width = max(len(tokens) for tokens, _ in rows)
+    return (torch.stack([pad(tokens, width) for tokens, _ in rows]), torch.tensor([int(lengths(tokens)) for tokens, _ in rows]),
+            torch.tensor([label for _, label in rows]))
 
 
-@wrong("data.overall_mean", case="equal batches", word="expected 2")
-def divides_by_the_batches(means, sizes):
-    return sum(mean * size for mean, size in zip(means, sizes)) / len(sizes)
+def _at_the_end(tokens, width):
+    return torch.nn.functional.pad(tokens, (0, width - len(tokens)))
 
 
-@wrong("data.overall_mean", case="one batch", word="expected 2.5")
-def leaves_out_the_last_batch(means, sizes):
-    return sum(m * s for m, s in zip(means[:-1], sizes[:-1])) / max(sum(sizes[:-1]), 1)
+@wrong("data.collate", case="unequal lengths", word="expected")
+def pads_in_front(rows):
+    return _collated(rows, lambda tokens, width: torch.nn.functional.pad(tokens, (width - len(tokens), 0)))
 
 
-@wrong("data.overall_mean", case="a small last batch", word="expected 0.527")
-def weighs_by_the_first_size(means, sizes):
-    return sum(mean * sizes[0] for mean in means) / (sizes[0] * len(means))
+@wrong("data.collate", case="a token that is 0", word="expected")
+def counts_the_tokens_that_are_not_0(rows):
+    return _collated(rows, _at_the_end, torch.count_nonzero)
+
+
+@wrong("data.collate", case="tokens that are not whole", word="expected")
+def makes_the_tokens_whole(rows):
+    return _collated(rows, lambda tokens, width: _at_the_end(tokens, width).long())
+
+
+@wrong("data.collate", case="unequal lengths", word="")
+def stacks_them_as_they_are(rows):
+    return _collated(rows, lambda tokens, _: tokens)
+
+
+@wrong("data.collate", case="in a DataLoader", word="expected")
+def pads_to_at_least_two(rows):
+    return _collated(rows, lambda tokens, width: _at_the_end(tokens, width if len(rows) > 1 else width + 1))
 
 
 @wrong("data.scale_both", case="the test part", word="expected")
@@ -74,7 +90,7 @@ def rounds_down(labels, fraction):
     return sorted(chosen)
 
 
-@wrong("data.test_rows", case="rising over classes", word="expected")
+@wrong("data.test_rows", case="ascending over classes", word="expected")
 def leaves_the_rows_in_the_order_of_their_classes(labels, fraction):
     chosen = []
     for label in sorted(set(labels)):

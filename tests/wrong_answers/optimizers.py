@@ -114,3 +114,12 @@ def clips_the_entries(grads, limit):
 def adds_the_norms(grads, limit):
     norm = sum(math.sqrt(float((g**2).sum())) for g in grads)
     return [g * (limit / norm) if norm > limit else g for g in grads]
+
+
+@wrong("optimizers.clip_together", case="arguments left alone", word="got")
+def clips_in_place(grads, limit):
+    norm = sum((g**2).sum() for g in grads).sqrt()
+    if norm > limit:
+        for g in grads:
+            g *= limit / norm
+    return grads

@@ -89,3 +89,9 @@ def begins_a_step_late(step, initial, final, begin, end, frequency):
         return final
     t = (step - begin) // frequency * frequency / (end - begin)
     return final - (final - initial) * (1 - t) ** 3
+
+
+@wrong("pruning.channels", case="one large weight", word="got")
+def adds_absolute_values(weight, bias, reader, count):
+    keep = weight.flatten(1).abs().sum(dim=1).topk(count).indices.sort().values
+    return weight[keep], bias[keep], reader[:, keep]

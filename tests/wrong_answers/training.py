@@ -1,6 +1,4 @@
 """Plausible wrong answers to the exercises of lesson 07."""
-import math
-
 import torch
 from torch import nn
 
@@ -27,51 +25,57 @@ def whole_counts(losses, counts):
     return sum(loss * count for loss, count in pairs) / sum(count for _, count in pairs)
 
 
-@wrong("training.early_stop", case="equal is not better", word="expected")
-def equal_counts_as_better(losses, patience, min_delta):
-    best, best_epoch = math.inf, 0
-    for epoch, loss in enumerate(losses, start=1):
-        if loss < best - min_delta or (loss == best and not min_delta):
-            best, best_epoch = loss, epoch
-        elif epoch - best_epoch >= patience:
-            return epoch, best_epoch
-    return len(losses), best_epoch
+def _epoch(model, optimizer, train, val, clear=True, training=True, by_rows=(True, True), graph=False, kind=float):
+    """One epoch in which one thing can be wrong."""
+    if training:
+        model.train()
+    sums = []
+    for batches, learns in ((train, True), (val, False)):
+        total = rows = 0.0
+        if not learns:
+            model.eval()
+        for inputs, targets in batches:
+            with torch.set_grad_enabled(learns or graph):
+                loss = nn.functional.cross_entropy(model(inputs), targets)
+            if learns:
+                if clear:
+                    optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            size = len(targets) if by_rows[0 if learns else 1] else 1
+            total, rows = total + loss.detach() * size, rows + size
+        sums.append(kind(total / rows))
+    return tuple(sums)
 
 
-@wrong("training.early_stop", case="gains add up", word="expected")
-def compares_with_the_epoch_before(losses, patience, min_delta):
-    best_epoch, before, best = 0, math.inf, math.inf
-    for epoch, loss in enumerate(losses, start=1):
-        if loss < (before - min_delta if min_delta else best):
-            best_epoch, best = epoch, loss
-        elif epoch - best_epoch >= patience:
-            return epoch, best_epoch
-        before = loss
-    return len(losses), best_epoch
+@wrong("training.one_epoch", case="the weights after two steps", word="expected")
+def never_clears_the_gradients(*given):
+    return _epoch(*given, clear=False)
 
 
-@wrong("training.early_stop", case="a small gain", word="expected")
-def forgets_min_delta(losses, patience, min_delta):
-    best, best_epoch = math.inf, 0
-    for epoch, loss in enumerate(losses, start=1):
-        if loss < best:
-            best, best_epoch = loss, epoch
-        elif epoch - best_epoch >= patience:
-            return epoch, best_epoch
-    return len(losses), best_epoch
+@wrong("training.one_epoch", case="a small last batch", word="expected")
+def takes_the_mean_of_the_batches(*given):
+    return _epoch(*given, by_rows=(False, True))
 
 
-@wrong("training.early_stop", case="patience is counted anew", word="expected")
-def never_resets(losses, patience, min_delta):
-    best, best_epoch, waited = math.inf, 0, 0
-    for epoch, loss in enumerate(losses, start=1):
-        if loss < best - min_delta:
-            best, best_epoch = loss, epoch
-        else:
-            waited += 1
-            if waited >= patience:
-                return epoch, best_epoch
-    return len(losses), best_epoch
+@wrong("training.one_epoch", case="a small last batch in validation", word="expected")
+def takes_the_mean_of_the_batches_in_validation(*given):
+    return _epoch(*given, by_rows=(True, False))
+
+
+@wrong("training.one_epoch", case="the mode in the second epoch", word="expected")
+def stays_in_evaluation_mode(*given):
+    return _epoch(*given, training=False)
+
+
+@wrong("training.one_epoch", case="no graph in validation", word="expected")
+def validates_with_a_graph(*given):
+    return _epoch(*given, graph=True)
+
+
+@wrong("training.one_epoch", case="floats", word="expected")
+def returns_tensors(*given):
+    return _epoch(*given, kind=torch.as_tensor)
 
 
 def _shares(model, batches, weight, share, clear=True):
@@ -101,6 +105,13 @@ def does_not_clear(model, batches, weight):
 @wrong("training.accumulate", case="equal batches", word="3 times the right one")
 def only_adds(model, batches, weight):
     _shares(model, batches, weight, lambda targets: 1.0)
+
+
+@wrong("training.accumulate", case="never joined", word="expected 4")
+def joins_the_batches(model, batches, weight):
+    model.zero_grad()
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches))
+    nn.functional.cross_entropy(model(inputs), targets, weight=weight).backward()
 
 
 def _callback(event, norm_of, anew=True):
