@@ -34,9 +34,10 @@ CRASH = Path(__file__).parent / "tools" / "crash.py"
 
 
 def crash(*arguments):
-    """What tests/tools/crash.py prints."""
-    done = subprocess.run([sys.executable, str(CRASH), *map(str, arguments)], capture_output=True, text=True, timeout=3600,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    """What tests/tools/crash.py prints. Coverage stays out of it: it works in signal handlers and at the exit of every process."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run([sys.executable, str(CRASH), *map(str, arguments)], capture_output=True, text=True, timeout=1800,
+                          env={**env, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 

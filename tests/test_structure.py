@@ -1,5 +1,6 @@
 """The project's shape: notebooks clean and in step with the library, imports only leftwards, no foreign paths."""
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -216,7 +217,8 @@ def test_readme_map_links_the_lessons_that_are_there():
 
 def steps_of(command):
     """The steps of `run_all.py` that a make target runs, nothing else but setting up its environment."""
-    done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True, env=outside)
     steps = set()
     for line in re.sub(r"\\\n\s*", "", done.stdout).splitlines():
         if found := re.fullmatch(r"\S*python tests/tools/run_all.py --only ([\w,]+)", line):

@@ -3,6 +3,8 @@
 `python tests/tools/crash.py FOLDER kill COUNT` kills runs at random moments; `... resume` stops them at chosen ones.
 Both print one JSON line: what each finished run ended with, as a digest of weights, optimizer state and history.
 """
+import contextlib
+import faulthandler
 import functools
 import hashlib
 import json
@@ -11,6 +13,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -27,6 +30,7 @@ from nnlearn.schedules import CosineDecay, Warmup
 from nnlearn.training import Callback, EarlyStopping, Trainer
 
 digits = functools.cache(digits)  # read once, before the first fork
+PATIENCE = 600  # seconds; a run takes about one
 
 
 class Noisy(Dataset):
@@ -112,27 +116,30 @@ class StopAt(Callback):
 
 
 def child(work):
-    """Run `work` in a forked process; gives what it wrote, or None when it ended early."""
-    read, write = os.pipe()
+    """Run `work` in a forked process with a process group of its own; gives its number and the file for its result."""
+    result = tempfile.TemporaryFile()
     pid = os.fork()
     if pid == 0:
-        os.close(read)
+        os.setpgid(0, 0)
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)  # says where it hangs
         warnings.simplefilter("ignore")
         try:
-            os.write(write, work().encode())
+            os.write(result.fileno(), work().encode())
             os._exit(0)
         except BaseException as error:
-            os.write(write, f"error {type(error).__name__}: {error}".encode())
+            os.write(result.fileno(), f"error {type(error).__name__}: {error}".encode())
             os._exit(1)
-    os.close(write)
-    return pid, read
+    return pid, result
 
 
-def finish(pid, read):
-    with os.fdopen(read) as pipe:
-        said = pipe.read()
+def finish(pid, result):
+    """What the process wrote, or an empty string when it ended early; loader workers that outlive it are killed."""
     os.waitpid(pid, 0)
-    return said
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    with result:
+        result.seek(0)
+        return result.read().decode()
 
 
 def run(folder, epochs=4, resume=True, **options):
@@ -174,10 +181,10 @@ def kill_all(folder, count, seed=0):
     duration = time.perf_counter() - start
     ends, kills, in_save, left = [], 0, 0, folder / "run0"
     while kills < count:
-        pid, read = child(lambda: run(left, **case))  # noqa: B023
+        pid, result = child(lambda: run(left, **case))  # noqa: B023
         time.sleep(rng.uniform(0.02, duration))
         os.kill(pid, signal.SIGKILL)
-        said = finish(pid, read)
+        said = finish(pid, result)
         if said:  # it was faster
             ends.append(said)
             left = folder / f"run{len(ends)}"
