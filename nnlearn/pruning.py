@@ -567,7 +567,7 @@ def sparsity_explorer() -> Any:
         left = weights[sparsity, scope, trained]
         heights = 100 * np.histogram(left[left != 0], edges)[0] / tallest
         score = scores[sparsity, scope, trained]
-        return {"weights that stay": ((edges[1:] + edges[:-1]) / 2, heights),
+        return {"weights that stay": ((edges[1:] + edges[:-1]) / 2, heights, "bars"),
                 "test accuracy": (np.array([-0.5, 0.5]), np.array([score, score]), "dashed")}
 
     return explore(draw, title="Weights that stay", x_label="weight", y_label="accuracy (%), and count in % of the tallest bar",

@@ -668,7 +668,7 @@ def granularity_explorer(
         errors = {name: 100 * np.sort(granularity_error(weights[layer], bits, name).numpy())[::-1] for name in ("tensor", "channel")}
         place = np.arange(1, len(errors["tensor"]) + 1)
         shown = "channel" if scales == "one for each output" else "tensor"
-        return {"this choice": (place, errors[shown], "points"), "one scale": (place, errors["tensor"], "dashed")}
+        return {"this choice": (place, errors[shown], "points"), "one scale": (place, errors["tensor"], "points")}
 
     return explore(draw, title="Whose weights suffer", x_label="output, the worst first", y_label="error of its weights (%)",
                    y_scale="log", y_range=(0.1, 200), alt="Relative rounding error of the weights of every output, sorted",
