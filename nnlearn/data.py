@@ -555,7 +555,7 @@ def better_wins(
 # %% ../nbs/06_data.ipynb #81888770
 def validation_explorer() -> Any:
     """The explorer of validation scores: rows, accuracy and the gain of a better net."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     def draw(rows: int, accuracy: float, gain: float) -> dict[str, Any]:
         curves = {}

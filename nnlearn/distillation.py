@@ -237,8 +237,6 @@ def _check_optimized(optimizer: torch.optim.Optimizer, features: Any) -> None:
                           place="distill.optimizer")
 
 # %% ../nbs/21_distillation.ipynb #52c132d7
-#| code-fold: true
-#| code-summary: "FeatureDistillation: hooks, projections, the distance"
 class FeatureDistillation(nn.Module):
     """How far layers of the student, after a learned projection, are from layers of the teacher. (Romero et al., *FitNets*, 2015.)
 
@@ -428,7 +426,7 @@ def _replaced(model: nn.Module, kind: type, make: Callable) -> nn.Module:
 # %% ../nbs/21_distillation.ipynb #cd69196a
 def temperature_explorer() -> Any:
     """The explorer of temperature: a teacher's probabilities for a digit, and their entropy."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     spoken = _digits_logits()
     names = list(spoken)

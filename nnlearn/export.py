@@ -285,8 +285,6 @@ def _largest_difference(model: nn.Module, written: Callable, inputs: tuple[torch
     return largest
 
 # %% ../nbs/17_export.ipynb #1e0e243a
-#| code-fold: true
-#| code-summary: "OnnxModel: an ONNX file, called like the module it came from"
 class OnnxModel:
     """An ONNX file run by ONNX Runtime, called like the module it came from: torch tensors in, torch tensors out.
 
@@ -554,7 +552,7 @@ def memory_traffic(
 # %% ../nbs/17_export.ipynb #27fe28d8
 def traffic_explorer() -> Any:
     """The explorer of memory traffic: bytes for one image against the batch size, by width, fusing and format."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     sizes = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256])
     widths = {"8, 16": (8, 16), "16, 32": (16, 32), "32, 64": (32, 64), "64, 128": (64, 128)}

@@ -436,7 +436,7 @@ def quantize_linears(
 # %% ../nbs/19_integers.ipynb #faa561e3
 def rounding_explorer() -> Any:
     """The explorer of rounding: a wave, its rounded version and the error, against bits, range and kind."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     t = np.linspace(0, 1, 121)
     wave = torch.from_numpy(0.5 + np.sin(2 * np.pi * t))
@@ -455,7 +455,7 @@ def rounding_explorer() -> Any:
 # %% ../nbs/19_integers.ipynb #cd0607bb
 def clipping_explorer() -> Any:
     """The explorer of ranges: rounding error, clamping error and their sum against where the range ends."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     share = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
     bulk = torch.erfinv(2 * share - 1) * 2**0.5

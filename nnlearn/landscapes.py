@@ -501,7 +501,7 @@ def surface_explorer(
     steps: int = 40,  # how many steps are drawn
 ) -> Any:
     """The explorer of a walk by SGD on a surface: learning rate, momentum and the number of steps."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     shown, most = _surface(surface, "surface_explorer"), _whole(steps, 1, "surface_explorer.steps")
     name = surface if isinstance(surface, str) else shown.about or "surface"
@@ -527,7 +527,7 @@ def surface_explorer(
 def slice_explorer() -> Any:
     """The explorer of slices through a 64-32-10 net on digits: epoch, direction and norm. Trains the net, in a second."""
     from nnlearn.datasets import digits
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     data, loss_fn, epochs = digits(), nn.CrossEntropyLoss(), [0, 1, 2, 5, 10, 20]
     net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))

@@ -526,7 +526,7 @@ def elastic_net(
 # %% ../nbs/03_losses.ipynb #bc8cee02
 def residual_explorer() -> Any:
     """The explorer of losses for numbers: cost against the residual, with delta."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     def draw(delta: float) -> dict[str, Any]:
         r = np.unique(np.concatenate([np.linspace(-4, 4, 81), [-delta, delta]]))
@@ -542,7 +542,7 @@ def residual_explorer() -> Any:
 # %% ../nbs/03_losses.ipynb #cc80e3c7
 def cross_entropy_explorer() -> Any:
     """The explorer of losses for classes: cost against the logit of the right class."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     z = np.linspace(-8, 10, 91)
 

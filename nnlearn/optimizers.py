@@ -639,7 +639,7 @@ def _valley_background(ax: Any) -> None:
 # %% ../nbs/05_optimizers.ipynb #4d37d6c9
 def optimizer_explorer() -> Any:
     """The explorer of optimizers: 60 steps in a narrow valley, by rule, learning rate and what the rule remembers."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     def draw(make: Callable) -> Callable[..., dict[str, Any]]:
         def curves(**values: float) -> dict[str, Any]:

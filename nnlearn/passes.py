@@ -214,7 +214,7 @@ def descend_parabola(
 # %% ../nbs/01_passes.ipynb #1be5cc43
 def gradient_step_explorer() -> Any:
     """The explorer of one gradient step: learning rate, start and number of steps on a parabola."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     valley = np.linspace(-9, 11, 81)
 

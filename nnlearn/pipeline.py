@@ -373,8 +373,6 @@ class Stage(NamedTuple):
     sha256: str
 
 # %% ../nbs/22_pipeline.ipynb #22c0a010
-#| code-fold: true
-#| code-summary: "RunFolder: stages that are made once"
 class RunFolder:
     """The files of a run. A stage is made once; again only when what it is made from changed, or its file is damaged."""
 
@@ -502,8 +500,6 @@ def _cut_to(net: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
             layer.num_features = len(layer.weight)
 
 # %% ../nbs/22_pipeline.ipynb #924009af
-#| code-fold: true
-#| code-summary: "ModelOptimizer: train, apply_pruning, apply_distillation, apply_quantization, export, run"
 class ModelOptimizer:
     """Trains, prunes, distils, quantizes and exports by a config; each step can be called by itself."""
 
@@ -674,8 +670,6 @@ def pareto_front(
             if not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs)]
 
 # %% ../nbs/22_pipeline.ipynb #2aa106fe
-#| code-fold: true
-#| code-summary: "Report: rows, CSV, HTML, plot, text"
 class Report:
     """What a run brought: every variant's row, ratios to the original in float32, and the Pareto front."""
 
@@ -954,7 +948,7 @@ def _check_fits(net: nn.Module, x: torch.Tensor, classes: int, place: str, name:
 # %% ../nbs/22_pipeline.ipynb #e19bab60
 def size_explorer() -> Any:
     """The explorer of sizes: bytes of the weights of `small_cnn` against the share of channels that go, for some bits and widths."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     shares = [i / 40 for i in range(37)]
 

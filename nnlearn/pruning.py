@@ -318,8 +318,6 @@ def _check_polynomial(s: PolynomialSparsity) -> None:
         raise ConfigError(f"must be a number above 0, not {s.power!r}; 3 is the usual choice.", place=f"{place}.power")
 
 # %% ../nbs/18_pruning.ipynb #ebb3c3ce
-#| code-fold: true
-#| code-summary: "What a pruner does at each event"
 class _Following(Callback):
     "What a pruner does at each event."
     schedule: Callable[[int], float]
@@ -556,7 +554,7 @@ def _checked(model: nn.Module, small: nn.Module, example: tuple, shape: Any, rat
 # %% ../nbs/18_pruning.ipynb #e051c1ca
 def sparsity_explorer() -> Any:
     """The explorer of sparsity: weights that stay and test accuracy of a digits net. Trains and prunes the net, in seconds."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     levels = [0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
     edges = np.linspace(-0.5, 0.5, 61)

@@ -271,8 +271,6 @@ def _on_integers(nodes: Any, quantizes: Any, aten: Any, kinds: Any) -> Any:
     return None
 
 # %% ../nbs/20_quantization.ipynb #de5d363b
-#| code-fold: true
-#| code-summary: "QuantizedModel: call, save, path"
 class QuantizedModel(nn.Module):
     """A quantized model, called like the original, for any batch size; without gradients.
 
@@ -590,8 +588,6 @@ class QATCallback(Callback):
             trainer.model.freeze_observers()
 
 # %% ../nbs/20_quantization.ipynb #d84a8682
-#| code-fold: true
-#| code-summary: "LEGACY: quantization in eager mode"
 def legacy_eager(
     model: nn.Module,  # a chain of layers (nn.Sequential); it is left as it is
     calibration: torch.Tensor,  # inputs
@@ -652,7 +648,7 @@ def granularity_explorer(
     model: nn.Module | None = None,  # a trained module; None: a small net with random weights
 ) -> Any:
     """The explorer of granularity: the rounding error of every output's weights, by layer, bits and number of scales."""
-    from nnlearn.explore import Slider, explore
+    from nnlearn.course.explore import Slider, explore
 
     if model is None:
         from nnlearn.export import small_cnn

@@ -699,7 +699,7 @@ def explorer_types(
     steps: int = 1000,  # length of the curves
 ) -> dict[str, Any]:  # type name to (draw, sliders), as `explore` takes it
     """The types of the schedule explorer: those of the flat dict form, with its keys as sliders."""
-    from nnlearn.explore import Slider
+    from nnlearn.course.explore import Slider
 
     count = np.arange(steps)
 

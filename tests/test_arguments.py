@@ -14,7 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 import nnlearn
 from nnlearn.core import ConfigError, Rule, checked, checked_rules
 
-MODULES = sorted(p.stem for p in Path(nnlearn.__file__).parent.glob("[a-z]*.py"))
+PACKAGE = Path(nnlearn.__file__).parent
+MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("[a-z]*.py"))
 
 
 def declared():

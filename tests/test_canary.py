@@ -40,7 +40,7 @@ trace_shapes(torch.nn.Linear(2, 2), torch.ones(1, 2))
     "figures and widgets": """
 import matplotlib; matplotlib.use("Agg")
 from nnlearn import core, schedules as s
-from nnlearn.explore import explore
+from nnlearn.course.explore import explore
 core.style(); s.OneCycle(0.1, 50).plot()
 explore(lambda a: {"line": ([0, 1], [0, a])}, a=[1, 2], alt="a line").live()
 """,

@@ -13,14 +13,14 @@ from collections import namedtuple
 from dataclasses import dataclass
 
 import cloudpickle
+import nnlearn.course.check as module
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from nnlearn.course.check import Case, Verdict, check, exercise, hint, progress
 
-import nnlearn.check as module
-from nnlearn.check import Case, Verdict, check, exercise, hint, progress
 from nnlearn.core import ConfigError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as what a notebook defines is
@@ -661,7 +661,7 @@ def test_a_stopped_worker_is_noticed_and_replaced(monkeypatch):
 
 CROWDED = """
 import os, subprocess, sys, time
-import nnlearn.check as module
+import nnlearn.course.check as module
 
 module._PATIENCE = 1.0  # by the clock no more than in CPU time: only the time in line saves the answer
 module.exercise("test.it", cases=[module.Case("it", args=(2,))], timeout=1.5)(lambda x: x * x)
@@ -895,7 +895,7 @@ def test_a_patched_kernel_accepts_nothing(monkeypatch, tmp_path):
     script = tmp_path / "kernel.py"
     script.write_text(
         "import builtins, numpy, torch, sys\n"
-        "from nnlearn.check import Case, check, exercise\n"
+        "from nnlearn.course.check import Case, check, exercise\n"
         "exercise('test.it', cases=[Case('it', args=(2,))])(lambda x: x * x)\n"
         "numpy.allclose = numpy.isclose = torch.allclose = torch.equal = lambda *a, **k: True\n"
         "builtins.abs = None\n"
@@ -974,7 +974,7 @@ def test_an_interrupt_ends_the_worker_and_comes_through(monkeypatch):
 
 
 def test_importing_is_light_and_starts_nothing():
-    code = "import sys, nnlearn.check as c\n"
+    code = "import sys, nnlearn.course.check as c\n"
     code += "print(c._WORKER.process, [m for m in ('torch', 'matplotlib', 'IPython') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None []"
@@ -1020,7 +1020,7 @@ def test_unknown_exercises_name_the_nearest():
 
 def test_the_notebooks_exercise_wins_over_the_librarys(monkeypatch):
     monkeypatch.setattr(module, "_LIBRARY", {})
-    namespace = {"__name__": "nnlearn.exercises", "exercise": exercise, "Case": Case}
+    namespace = {"__name__": "nnlearn.course.exercises", "exercise": exercise, "Case": Case}
     exec("exercise('test.it', cases=[Case('library', args=(2,))])(lambda x: 0)", namespace)
     assert list(module._LIBRARY) == ["test.it"] and check("test.it", lambda x: 0).passed
     register(square)
@@ -1102,7 +1102,7 @@ def test_a_damaged_progress_file_is_survived(damage):
 
 
 def test_many_notebooks_may_record_at_once(tmp_path):
-    code = "import sys; from nnlearn import check as c\nfor i in range(20): c._record(f'many.{sys.argv[1]}_{i}')"
+    code = "import sys; from nnlearn.course import check as c\nfor i in range(20): c._record(f'many.{sys.argv[1]}_{i}')"
     crowd = [subprocess.Popen([sys.executable, "-c", code, str(i)]) for i in range(4)]
     assert [process.wait() for process in crowd] == [0] * 4
     assert len(module._solved()) == 80

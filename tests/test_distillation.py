@@ -358,7 +358,7 @@ def test_bad_calls_teach(call, words):
 
 
 def test_the_explorer_shows_temperature_and_entropy():
-    from nnlearn.explore import decode
+    from nnlearn.course.explore import decode
     made = decode(temperature_explorer().html)
     curves = next(iter(made["types"].values()))["curves"]
     images = sorted({key[0] for key in curves})

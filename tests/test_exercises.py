@@ -7,12 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from nnlearn.course import check as module
+from nnlearn.course.check import check
 from wrong_answers import answers_to
 
-from nnlearn import check as module
-from nnlearn.check import check
-
-importlib.import_module("nnlearn.exercises")
+importlib.import_module("nnlearn.course.exercises")
 EXERCISES = dict(module._LIBRARY)
 NOTEBOOKS = Path(__file__).parent.parent / "nbs"
 each_exercise = pytest.mark.parametrize("name", EXERCISES)
@@ -115,7 +114,7 @@ def test_the_exercise_stands_in_its_lesson(name):
     cells = lesson_cells(name.split(".")[0])
     checker, stub, solution = places(name)
     assert checker < stub < solution
-    assert re.search(r"^#\| export exercises$", source(cells[checker]), re.M)
+    assert re.search(r"^#\| export course\.exercises$", source(cells[checker]), re.M)
     assert "Not yet" in printed(cells[stub])
     hints = [cell for cell in cells[stub:solution] if cell["cell_type"] == "markdown"]
     assert any("<summary>Hint</summary>" in source(cell) for cell in hints)

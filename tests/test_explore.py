@@ -7,9 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from nnlearn.core import COLORS, ConfigError
-from nnlearn.explore import (
+from nnlearn.course.explore import (
     _LIGHT,
     BUDGET,
     TOLERANCE,
@@ -23,6 +21,8 @@ from nnlearn.explore import (
     thin,
     value_text,
 )
+
+from nnlearn.core import COLORS, ConfigError
 
 STEPS = np.arange(5000)
 
@@ -375,7 +375,7 @@ def test_explore_is_light_to_import():
     import subprocess
 
     heavy = ("matplotlib", "ipywidgets", "sklearn", "IPython", "fastcore")
-    code = f"import sys, nnlearn.explore; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, nnlearn.course.explore; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

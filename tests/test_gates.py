@@ -21,7 +21,7 @@ CELLS = {
     "text": "print('the loss falls')",
     "value": "[1, 2.5, 'a']",
     "picture": "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1)); plt.plot([1, 3]);",
-    "explorer": ("import numpy as np\nfrom nnlearn.explore import explore\n"
+    "explorer": ("import numpy as np\nfrom nnlearn.course.explore import explore\n"
                  "explore(lambda slope: {'line': (np.arange(20), slope * np.arange(20))}, slope=[1.0, 2.0], alt='a line')"),
     "measured": "print('accuracy 91.8 ± 0.5 at rate 0.25, loss', 0.2513)",
     "assertion": "assert 1 + 1 == 2",
@@ -259,7 +259,7 @@ def test_a_seed_shift_reaches_the_cells(tmp_path):
 
 
 def test_explorers_are_compared_by_their_data_and_never_by_their_id():
-    from nnlearn.explore import explore
+    from nnlearn.course.explore import explore
 
     def html(slope, title="Lines"):
         drawn = explore(lambda a: {"line": (np.arange(20), slope * a * np.arange(20))}, title=title, a=[1.0, 2.0], alt="a line")
@@ -313,7 +313,7 @@ def test_replay_binds_private_names_and_imports():
     source = ("#| export\nimport math\nfrom os import path as p\n_low, high = 1, 2\nlists = [inside for inside in (1, 2)]\n"
               "class A: x = 3\ndef _f():\n    inner = 1\n    return inner\n")
     assert strict.replayed(source, "m") == "from nnlearn.m import (A, _f, _low, high, lists, math, p)"
-    assert strict.replayed("#| export exercises\ndef g(): ...", "m") == "from nnlearn.exercises import (g)"
+    assert strict.replayed("#| export course.exercises\ndef g(): ...", "m") == "from nnlearn.course.exercises import (g)"
     assert strict.replayed("x = 1", "m") == "x = 1"
 
 

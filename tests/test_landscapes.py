@@ -520,7 +520,7 @@ def test_plots():
 
 
 def test_explorers_fit_their_budget_and_show_what_the_library_computes():
-    from nnlearn.explore import decode
+    from nnlearn.course.explore import decode
     explorer = surface_explorer()
     assert len(explorer.html) < 150_000
     curves = decode(explorer.html)["types"][""]["curves"]
@@ -533,7 +533,7 @@ def test_explorers_fit_their_budget_and_show_what_the_library_computes():
 
 
 def test_a_point_on_the_edge_of_the_picture_is_drawn_whatever_the_rounding():
-    from nnlearn.explore import decode
+    from nnlearn.course.explore import decode
     own = Surface(lambda x, y: x**2 + y**2, ((0, 0),), 0, ((-1, 1), (-1, 1)), (1, 1), "a round bowl")
     for rate in (1.0, 1.0 + 1e-12):  # one step leads from one corner to the opposite one, or a trifle beyond
         curves = decode(surface_explorer(own, (rate,), 1).html)["types"][""]["curves"]
@@ -541,7 +541,7 @@ def test_a_point_on_the_edge_of_the_picture_is_drawn_whatever_the_rounding():
 
 
 def test_surface_explorer_with_other_rates_steps_and_surfaces():
-    from nnlearn.explore import decode
+    from nnlearn.course.explore import decode
     few = decode(surface_explorer(rates=(1e-4, 1e-3), steps=5).html)["types"][""]["curves"]
     assert {key[2] for key in few} == {"1", "2", "3", "5"} and len({key[0] for key in few}) == 2
     own = Surface(lambda x, y: x**2 + y**2, ((0, 0),), 0, ((-1, 1), (-1, 1)), (1, 1), "a round bowl")

@@ -219,7 +219,7 @@ def test_manual_step_leaves_parameters_without_gradient_alone():
 
 
 def test_the_explorer_draws_only_steps_where_they_are(monkeypatch):
-    monkeypatch.setattr("nnlearn.explore.explore", lambda draw, **how: draw)
+    monkeypatch.setattr("nnlearn.course.explore.explore", lambda draw, **how: draw)
     draw_step = gradient_step_explorer()
     for rate in (0.1, 1.0, 2.1):
         path = descend_parabola(rate, -5.0, 10)

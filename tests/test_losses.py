@@ -443,7 +443,7 @@ def test_a_composite_with_a_penalty_owns_no_parameters_and_can_be_copied():
 
 
 def test_explorers_fit_their_budget_and_show_what_torch_computes():
-    from nnlearn.explore import decode
+    from nnlearn.course.explore import decode
     for explorer in (residual_explorer(), cross_entropy_explorer()):
         assert len(explorer.html) < 150_000
     shown = decode(residual_explorer().html)["types"][""]["curves"][("2",)]

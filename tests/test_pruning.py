@@ -589,7 +589,7 @@ def test_the_missing_package_is_named(monkeypatch):
 
 
 def test_the_explorer_shows_what_the_lesson_says():
-    from nnlearn.explore import decode
+    from nnlearn.course.explore import decode
     made = decode(sparsity_explorer().html)
     curves = next(iter(made["types"].values()))["curves"]
     score = {key: float(curves[key]["test accuracy"][1][0]) for key in curves}

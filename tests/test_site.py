@@ -6,9 +6,9 @@ import re
 
 import pytest
 import yaml
-from built import ENGINES, ROOT, page_names, site, site_tool, stored_explorers
+from built import ENGINES, ROOT, cells, page_names, site, site_tool, stored_explorers
 
-from nnlearn.explore import decode
+from nnlearn.course.explore import decode
 
 pytestmark = pytest.mark.slow  # every test but a few needs the site
 PAGES = page_names()
@@ -26,7 +26,7 @@ def rendered(engine, notebook):
 
 
 def stored_cells(notebook):
-    return [c for c in json.loads((ROOT / "nbs" / notebook).read_text())["cells"] if c["cell_type"] == "code"]
+    return [c for c in cells(notebook) if c["cell_type"] == "code"]
 
 
 def hidden(cell):
@@ -43,7 +43,7 @@ def plain(text):
 @notebooks
 def test_front_matter_is_title_and_description(notebook):
     front = TOOL.front_matter(site(ENGINES[0])[0] / notebook)
-    first = "".join(json.loads((ROOT / "nbs" / notebook).read_text())["cells"][0]["source"]).strip()
+    first = "".join(cells(notebook)[0]["source"]).strip()
     title, _, rest = first.partition("\n")
     assert front["title"] == title.removeprefix("# ").strip() and title.startswith("# ")
     assert front["description"] == rest.strip().removeprefix("> ").strip() and front["description"]
@@ -74,7 +74,7 @@ def test_processing_leaves_no_directive_and_no_widget(notebook):
 
 @notebooks
 def test_math_and_lists_are_written_as_pandoc_reads_them(notebook):
-    for cell in json.loads((ROOT / "nbs" / notebook).read_text())["cells"]:
+    for cell in cells(notebook):
         if cell["cell_type"] == "markdown":
             text = re.sub(r"```.*?```", "", "".join(cell["source"]), flags=re.S)
             glued = re.search(r"^(?![-*>|#\s]|\d+\.)\S.*\n(-|\*|\d+\.) ", text, re.M)
@@ -141,9 +141,9 @@ def test_page_is_light(engine, notebook):
 
 @engines
 def test_sidebar_links_what_is_there_and_names_what_is_coming(engine):
-    contents = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
+    contents = TOOL.table_of_contents()
     items = [item for part in contents for item in part.get("contents", [part])]
-    assert {item["href"] for item in items} >= set(PAGES), "a notebook is missing in _quarto.yml"
+    assert {item["href"] for item in items} >= set(PAGES), "a notebook is missing in the table of contents"
     page = rendered(engine, next(iter(PAGES)))
     for item in items:
         target = PAGES.get(item["href"], item["href"].replace(".qmd", ".html"))
@@ -157,10 +157,10 @@ def test_reference_names_everything_exported(engine):
     import importlib
 
     page = (site(engine)[1] / "reference.html").read_text()
-    for path in (ROOT / "nnlearn").glob("[a-z]*.py"):
-        module = importlib.import_module(f"nnlearn.{path.stem}")
-        for name in getattr(module, "__all__", []):
-            assert f'id="nnlearn.{path.stem}.{name}"' in page
+    for path in (ROOT / "nnlearn").rglob("[a-z]*.py"):
+        full = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for name in getattr(importlib.import_module(full), "__all__", []):
+            assert f'id="{full}.{name}"' in page
 
 
 def test_settings_load_nothing_from_elsewhere():

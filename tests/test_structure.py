@@ -12,21 +12,19 @@ import pytest
 import run_all
 from strict import DEFAULT, EXPORT
 
+from nnlearn.course.contents import COURSE, LIBRARY, ORDER
+
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ["core", "measure", "datasets", "explore", "check", "exercises", "passes", "autograd", "losses", "landscapes",
-         "optimizers", "data", "checkpoints", "training", "schedules", "lr_finder", "regularization", "clipping", "precision",
-         "supervision", "diagnosis", "tuning", "export", "pruning", "integers", "quantization", "distillation", "pipeline",
-         "memory", "distributed", "keras.training", "keras.compression", "course", "__init__"]
 TOP = {"settings.ini", "_quarto.yml", "README.md", "nbs", "nnlearn", "tests", "assets", "pyproject.toml", "setup.py",
        "constraints.txt", "Makefile", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md"}
 # Cells whose output is not compared, other than those that time something: notebook, a word of the cell, the reason.
 UNCOMPARED = {
-    ("00_measure", "table = compare("): "prints milliseconds and ratios of them",
-    ("00_measure", "ax = table.plot()"): "labels carry ratios of milliseconds",
-    ("00_measure", "measured = latency("): "prints milliseconds",
+    ("measure", "table = compare("): "prints milliseconds and ratios of them",
+    ("measure", "ax = table.plot()"): "labels carry ratios of milliseconds",
+    ("measure", "measured = latency("): "prints milliseconds",
     ("17_export", "table = compare("): "prints milliseconds and ratios of them",
     ("17_export", "for row in table.rows], range(3)"): "draws milliseconds",
-    ("00_course", "report = doctor()"): "prints what this machine has",
+    ("cli", "report = doctor()"): "prints what this machine has",
     ("20_quantization", "print(table)  #"): "prints milliseconds and ratios of them",
     ("20_quantization", "speed over float32, this machine"): "draws ratios of milliseconds",
     ("20_quantization", "max pooling:"): "prints shares of milliseconds",
@@ -87,7 +85,7 @@ def test_export_leaves_no_diff(tmp_path):
 @pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
 def test_exported_cells_import_only_leftwards(path):
     for module, source in exported(path):
-        if module in ("exercises", "__init__", "course"):
+        if module == "__init__":
             continue
         for node in ast.walk(ast.parse(source)):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -96,15 +94,23 @@ def test_exported_cells_import_only_leftwards(path):
                 first = (name or "").split(".")[0]
                 assert first not in ("nbdev", "fastcore", "execnb"), f"{path.name}: {name}"
                 if first == "nnlearn":
-                    assert name != "nnlearn", f"{path.name}: import from the module, not from the package"
                     target = name.removeprefix("nnlearn.")
+                    assert target != "nnlearn", f"{path.name}: import from the module, not from the package"
                     assert ORDER.index(target) < ORDER.index(module), f"{module} imports {target}, which comes later"
 
 
 def test_notebook_and_module_share_a_name():
     for path in BOOKS:
-        if path.stem != "index":
+        if path.parent.name == "library":
+            assert module_of(path).removeprefix("course.") == path.stem, path
+        elif path.stem != "index":
             assert module_of(path).replace("keras.", "keras_") == path.stem[3:], path
+    assert {module_of(path) for path in BOOKS if path.parent.name == "library"} == set(LIBRARY)
+
+
+def test_directives_stay_in_the_notebooks():
+    for module in (ROOT / "nnlearn").rglob("*.py"):
+        assert not re.search(r"^\s*#\|", module.read_text(encoding="utf-8"), re.M), module
 
 
 HEAVY = ("matplotlib", "ipywidgets", "torchmetrics", "sklearn", "tensorflow", "keras", "onnx", "optuna", "torchao", "pandas",
@@ -122,7 +128,7 @@ def test_every_name_at_the_top_loads_nothing_heavy():
     assert set(nnlearn._WHERE) <= set(dir(nnlearn))
 
 
-MODULES = sorted(path.stem for path in (ROOT / "nnlearn").glob("[a-z]*.py"))
+MODULES = sorted(".".join(path.relative_to(ROOT / "nnlearn").with_suffix("").parts) for path in (ROOT / "nnlearn").rglob("[a-z]*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -199,14 +205,12 @@ def test_dependencies_are_stated_once():
 
 
 def test_only_lessons_that_are_there_are_linked():
-    from nnlearn.course import COURSE
     there = {path.stem for path in BOOKS}
     for lesson in [lesson for lessons in COURSE.values() for lesson in lessons]:
         assert lesson.there == (lesson.name in there), lesson
 
 
 def test_readme_map_links_the_lessons_that_are_there():
-    from nnlearn.course import COURSE
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for lesson in [lesson for lessons in COURSE.values() for lesson in lessons]:
         text = f"{lesson.number} {lesson.title}"
@@ -361,16 +365,6 @@ def test_only_code_with_outputs_is_measured(path):
     for cell in nbtools.read(path).cells:
         if "measured" in cell.metadata.get("tags", []):
             assert path in LESSONS and cell.cell_type == "code" and cell.outputs, f"{path.name}: nothing is measured here:\n{cell.source}"
-
-
-def test_sidebar_and_map_name_the_lessons_alike():
-    import yaml
-
-    from nnlearn.course import COURSE
-    config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
-    texts = re.findall(r'text: "(\d\d [^"]*)"', config)
-    expected = [f"{lesson.number} {lesson.title}" for part in COURSE.values() for lesson in part]
-    assert texts == expected and yaml.safe_load(config)["website"]["sidebar"]
 
 
 def test_lessons_need_only_what_make_lab_installs():

@@ -174,7 +174,7 @@ def test_mnist_sample_without_its_package(monkeypatch):
 # course
 
 def run(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "nnlearn.course", *arguments], capture_output=True, text=True, **options)
+    return subprocess.run([sys.executable, "-m", "nnlearn.course.cli", *arguments], capture_output=True, text=True, **options)
 
 
 def test_commands_and_exit_codes(capsys):

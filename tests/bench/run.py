@@ -46,9 +46,10 @@ def imports(rounds: int = 10) -> list[dict]:
 
 def explorers(redraws: int = 30) -> list[dict]:
     """Milliseconds of one redraw of each explorer of the lessons, and the kilobytes it adds to a page."""
+    from nnlearn.course.explore import explore
+
     from nnlearn.data import validation_explorer
     from nnlearn.distillation import temperature_explorer
-    from nnlearn.explore import explore
     from nnlearn.export import traffic_explorer
     from nnlearn.integers import clipping_explorer, rounding_explorer
     from nnlearn.landscapes import slice_explorer, surface_explorer
@@ -81,7 +82,7 @@ def explorers(redraws: int = 30) -> list[dict]:
 
 def redraw(explorer, i: int) -> None:
     """Draw one state of an explorer as its live form does."""
-    from nnlearn.explore import _redraw
+    from nnlearn.course.explore import _redraw
     number = i % len(explorer.kinds)
     values = {name: slider.values[i % len(slider.values)] for name, slider in explorer.kinds[number].sliders.items()}
     _redraw(explorer, number, values)

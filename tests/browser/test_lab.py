@@ -46,7 +46,7 @@ def wait_for(page, script, number, accept):
 # An explorer's page form, as a lesson shows it in an output: here it moves in JupyterLab, too.
 PAGE_FORM = """
 from IPython.display import HTML
-from nnlearn.explore import explore
+from nnlearn.course.explore import explore
 
 HTML(explore(lambda slope: {"line": ([0, 1], [0, slope])}, slope=[1, 2, 3, 4]).html)
 """

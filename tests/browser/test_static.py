@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from built import ENGINES, cells, explorers, page_names, site, stored_explorers
-
-from nnlearn.explore import decode
+from nnlearn.course.explore import decode
 
 PAGES = page_names()
 EXPLORING = [name for name in PAGES if stored_explorers(name)]
@@ -183,7 +182,7 @@ def picture_of(root):
 
 def same_frame(page, root, kind, values):
     """The frame on the page is the one that the drawing function draws."""
-    from nnlearn.explore import _frame
+    from nnlearn.course.explore import _frame
 
     shown = picture_of(root)
     forms = [("svg", True)] if shown[:5] == b"<?xml" else [("webp", True), ("webp", False)]

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from notebooks import find, notebooks
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600  # seconds by the clock for a browser to do anything: on a busy machine it is slow
 ENGINES = ["pandoc", "quarto"] if shutil.which("quarto") else ["pandoc"]
@@ -61,13 +63,13 @@ def _build(engine: str, folder: Path) -> tuple[Path, str | None]:
 
 
 def page_names() -> dict[str, str]:
-    """The page of every notebook, without building the site: {'00_core.ipynb': 'core.html'}."""
-    return {path.name: path.stem.lstrip("0123456789_") + ".html" for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
+    """The page of every notebook, without building the site: {'01_passes.ipynb': 'passes.html'}."""
+    return {path.name: path.stem.lstrip("0123456789_") + ".html" for path in notebooks()}
 
 
 def cells(notebook: str) -> list[dict[str, Any]]:
     """The cells of a notebook of the course."""
-    return json.loads((ROOT / "nbs" / notebook).read_text())["cells"]
+    return json.loads(find(notebook).read_text())["cells"]
 
 
 def stored_explorers(notebook: str, measured: bool | None = None) -> dict[int, str]:

@@ -6,6 +6,7 @@ are compared by a band (`strict.py`). The tag stays when a later run happens to 
 """
 import copy
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,8 +24,14 @@ KEPT_METADATA = {"tags", "jupyter"}
 
 
 def notebooks() -> list[Path]:
-    """Every notebook of the course, in order."""
-    return sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+    """Every notebook of the course: the library's, the lessons, the home page."""
+    found = (p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+    return sorted(found, key=lambda p: (p.parent == NBS, p.name))
+
+
+def find(name: str) -> Path:
+    """The notebook of that file name, in whichever folder it stands."""
+    return next(path for path in notebooks() if name in (path.name, path.stem))
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -158,11 +165,19 @@ def execute(path: Path, forget: bool = False) -> list[str]:
 def export() -> None:
     """Clean every notebook and write the library from them."""
     from nbdev.doclinks import nbdev_export
+    from nbdev.export import nb_export
 
     os.chdir(ROOT)
-    for path in notebooks():
+    *others, last = notebooks()
+    for path in (*others, last):
         rewrite(path)
-    nbdev_export(procs=None)
+    for path in others:  # in this order: cells for another notebook's module come after that module
+        nb_export(path)
+    nbdev_export(path=last, procs=None)
+    for module in (ROOT / "nnlearn").rglob("*.py"):  # what a directive says is for the notebook and the site
+        text = module.read_text(encoding="utf-8")
+        if text != (plain := re.sub(r"^#\|.*\n", "", text, flags=re.M)):
+            module.write_text(plain, encoding="utf-8")
 
 
 def rewrite(path: Path) -> None:

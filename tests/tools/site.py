@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import yaml
+from notebooks import notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 QUARTO = """Quarto could not be installed, so the pages are made by pandoc, with a plainer look and without search.
@@ -41,7 +42,7 @@ def process(folder: Path) -> Path:
     (folder / "notebooks").mkdir(parents=True)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    for source in sorted(ROOT.glob("nbs/*.ipynb")):
+    for source in notebooks():
         # the step of nbdev's own `proc_nbs`, which can only write into the checkout
         serve_drv.main((source, folder / source.name, filters()))
         notebook = finish(json.loads((folder / source.name).read_text()), source.name)
@@ -51,7 +52,7 @@ def process(folder: Path) -> Path:
     (folder / "reference.qmd").write_text(reference())
     existing = {path.name for path in folder.iterdir()}
     settings = yaml.safe_load((ROOT / "_quarto.yml").read_text())
-    settings["website"]["sidebar"]["contents"] = present(settings["website"]["sidebar"]["contents"], existing)
+    settings["website"]["sidebar"]["contents"] = present(table_of_contents(), existing)
     (folder / "_quarto.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return folder
 
@@ -90,6 +91,18 @@ def filters() -> type:
             return [Documented if p is processors.exec_show_docs else p for p in super().base_procs()]
 
     return Filters
+
+
+def table_of_contents() -> list[dict[str, Any]]:
+    """The sidebar: the lessons by parts, the library's notebooks, the reference."""
+    from nnlearn.course.contents import COURSE, LIBRARY
+
+    parts = [{"section": f"Part {number}: {part[0].lower()}{part[1:]}",
+              "contents": [{"text": f"{lesson.number} {lesson.title}", "href": f"{lesson.name}.ipynb"} for lesson in lessons]}
+             for number, (part, lessons) in enumerate(COURSE.items(), 1)]
+    library = [{"text": title, "href": f"{module.rpartition('.')[2]}.ipynb"} for module, title in LIBRARY.items()]
+    return [{"text": "Home", "href": "index.ipynb"}, *parts, {"section": "The library", "contents": library},
+            {"section": "Reference", "contents": [{"text": "All functions and classes", "href": "reference.qmd"}]}]
 
 
 def present(contents: list[dict[str, Any]], existing: set[str]) -> list[dict[str, Any]]:
@@ -132,12 +145,12 @@ def finish(notebook: dict[str, Any], name: str) -> dict[str, Any]:
 
 def relative(text: str) -> str:
     """Links and pictures as they are beside the page; source links only when there is a repository."""
-    text = re.sub(r"\]\(/([\w.-]+\.html)", r"](\1", text)
+    text = re.sub(r"\]\(/?(?:library/)?([\w.-]+\.html)", r"](\1", text)
     if not repository():
         text = re.sub(r"\[source\]\([^)]*\)\{[^}]*\}\n*", "", text)
     text = re.sub(r"\[(`_\w+`)\]\([\w.-]+\.html#_\w+\)", r"\1", text)  # private names have no place of their own
     text = re.sub(r"^```.*?^```", unlinked, text, flags=re.M | re.S)
-    return text.replace("../assets/", "assets/")
+    return re.sub(r"(\]\(|(?:src|href)=\\?\")(?:\.\./)*(?:nbs/)?(?:library/)?(?=[\w./-]+)", r"\1", text)  # pages lie in one folder
 
 
 def unlinked(code: re.Match) -> str:
@@ -203,7 +216,7 @@ def outline(folder: Path) -> list[dict[str, Any]]:
 
 
 def pages(folder: Path) -> dict[str, str]:
-    """Every source of a page and the page's name: {'00_core.ipynb': 'core.html'}."""
+    """Every source of a page and the page's name: {'01_passes.ipynb': 'passes.html'}."""
     names = {}
     for source in sorted([*folder.glob("*.ipynb"), *folder.glob("*.qmd")]):
         front = front_matter(source)

@@ -168,7 +168,7 @@ def mime_difference(kind: str, stored, found, measured: bool = False) -> str | N
     if kind in ("image/png", "image/jpeg", "image/webp"):
         return picture_difference(stored, found)
     if kind == "text/html" and ("nn-explore" in stored or "nn-explore" in found):
-        from nnlearn.explore import decode
+        from nnlearn.course.explore import decode
         if not ("nn-explore" in stored and "nn-explore" in found):
             return "an explorer is stored or found, not both"
         return data_difference(*(decode(html) | {"id": ""} for html in (stored, found)), measured=measured)
