@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Table', 'fill', 'tabular', 'split', 'Standardizer', 'shared_rows', 'unique_rows', 'TensorLoader', 'dataloaders',
-           'score_distribution', 'better_wins', 'validation_explorer']
+           'score_distribution', 'better_wins']
 
 # %% ../nbs/06_data.ipynb #96a80613
 import csv as csv_module
@@ -551,22 +551,3 @@ def better_wins(
     """How likely the better of two nets has the higher score, when each is judged on rows of its own."""
     worse, better = (score_distribution(rows, p)[1] for p in (accuracy, accuracy + gain))
     return float((better * (np.cumsum(worse) - worse)).sum())
-
-# %% ../nbs/06_data.ipynb #81888770
-def validation_explorer() -> Any:
-    """The explorer of validation scores: rows, accuracy and the gain of a better net."""
-    from nnlearn.course.explore import Slider, explore
-
-    def draw(rows: int, accuracy: float, gain: float) -> dict[str, Any]:
-        curves = {}
-        for name, p in (("the worse net", accuracy), ("the better net", accuracy + gain)):
-            scores, chance = score_distribution(rows, p)
-            shown = (chance > 1e-3 * chance.max()) & (scores >= 40)
-            curves[name] = (scores[shown], chance[shown] / chance.max())
-        return curves
-
-    return explore(draw, title="Scores of two nets on a validation part", x_label="score (%)", y_label="likelihood (highest = 1)",
-                   x_range=(40, 100), y_range=(0, 1.05), alt="How likely each validation score is, for two nets of different accuracy",
-                   rows=Slider([20, 50, 100, 200, 500, 1000, 5000], "rows", start=100),
-                   accuracy=Slider([0.7, 0.8, 0.9, 0.95], "accuracy of the worse net", start=0.9),
-                   gain=Slider([0.01, 0.02, 0.04], "gain of the better net", start=0.02))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DistillationLoss', 'teacher_logits', 'with_teacher', 'distill', 'FeatureDistillation', 'QuantConv2d',
-           'quantize_student', 'integer_student', 'IntegerLayer', 'temperature_explorer']
+           'quantize_student', 'integer_student', 'IntegerLayer']
 
 # %% ../nbs/21_distillation.ipynb #19280c8a
 import contextlib
@@ -422,45 +422,3 @@ def _replaced(model: nn.Module, kind: type, make: Callable) -> nn.Module:
             if child in made:
                 setattr(module, name, made[child])
     return made.get(model, model)
-
-# %% ../nbs/21_distillation.ipynb #cd69196a
-def temperature_explorer() -> Any:
-    """The explorer of temperature: a teacher's probabilities for a digit, and their entropy."""
-    from nnlearn.course.explore import Slider, explore
-
-    spoken = _digits_logits()
-    names = list(spoken)
-    classes = np.arange(10)
-
-    def draw(digit: str, temperature: float) -> dict[str, Any]:
-        p = np.exp(spoken[digit] / temperature - (spoken[digit] / temperature).max())
-        p /= p.sum()
-        entropy = float(-(p * np.log(np.maximum(p, 1e-300))).sum())
-        share = np.full(2, entropy / math.log(10))
-        return {"probability": (classes, p, "bars"), "entropy / log 10": (np.array([0.0, 9.0]), share, "dashed")}
-
-    return explore(draw, title="Temperature and the teacher", x_label="class", y_label="probability, and share of the largest entropy",
-                   y_range=(0, 1.02), alt="A teacher's probabilities for the ten classes, and their entropy as a dashed line",
-                   digit=Slider(names, "image", start=names[-1]),
-                   temperature=Slider([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0], "temperature", start=1.0))
-
-# %% ../nbs/21_distillation.ipynb #41286994
-def _digits_logits() -> dict[str, np.ndarray]:
-    "The logits of a net trained for a second on small digits, for images of which it is sure and less sure."
-    from nnlearn.datasets import digits
-
-    data, rng = digits(), generator(0)
-    net = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
-    for p in net.parameters():
-        p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(80):
-        optimizer.zero_grad()
-        F.cross_entropy(net(data.train_x), data.train_y).backward()
-        optimizer.step()
-    with torch.no_grad():
-        logits = net(data.test_x)
-    top = logits.softmax(1).max(1).values
-    chosen = {f"{name} {int(data.test_y[row])}": row for name, share in [("a clear", 0.995), ("a plain", 0.9), ("an odd", 0.6)]
-              for row in [int((top - share).abs().argmin())]}
-    return {name: logits[row].double().numpy() for name, row in chosen.items()}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['small_cnn', 'Exported', 'export_onnx', 'largest_difference', 'OnnxModel', 'graph_nodes', 'fold_batch_norm',
-           'export_litert', 'build_tensorrt', 'memory_traffic', 'traffic_explorer']
+           'export_litert', 'build_tensorrt', 'memory_traffic']
 
 # %% ../nbs/17_export.ipynb #bbae7a34
 import contextlib
@@ -548,25 +548,3 @@ def memory_traffic(
         for hook in hooks:
             hook.remove()
     return bytes_per_number * sum(w for w, _ in moved), bytes_per_number * sum(a for _, a in moved)
-
-# %% ../nbs/17_export.ipynb #27fe28d8
-def traffic_explorer() -> Any:
-    """The explorer of memory traffic: bytes for one image against the batch size, by width, fusing and format."""
-    from nnlearn.course.explore import Slider, explore
-
-    sizes = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256])
-    widths = {"8, 16": (8, 16), "16, 32": (16, 32), "32, 64": (32, 64), "64, 128": (64, 128)}
-    formats = {"int8": 1, "float16": 2, "float32": 4}
-    image = torch.zeros(1, 1, 28, 28)
-    counted = {(name, fused): memory_traffic(small_cnn(pair), image, fused, 1) for name, pair in widths.items() for fused in (False, True)}
-
-    def draw(width: str, graph: str, number: str) -> dict[str, Any]:
-        weights, activations = (formats[number] * n / 1024 for n in counted[width, graph == "fused"])
-        return {"sum": (sizes, weights / sizes + activations), "weights": (sizes, weights / sizes, "dashed"),
-                "activations": (sizes, np.full(len(sizes), activations), "dashed")}
-
-    return explore(draw, title="What moves through memory", x_label="batch size", y_label="memory traffic for one image (KiB)",
-                   x_scale="log", y_scale="log", y_range=(0.01, 3000),
-                   alt="Kilobytes of weights, activations and both for one image against the batch size",
-                   width=Slider(list(widths), "widths", start="32, 64"), number=Slider(list(formats), "format", start="float32"),
-                   graph=Slider(["as written", "fused"], "graph", start="as written"))

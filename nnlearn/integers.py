@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Affine', 'range_params', 'affine_params', 'quantize', 'dequantize', 'fake_quantize', 'int_matmul', 'Observer',
            'MinMaxObserver', 'MovingAverageObserver', 'PercentileObserver', 'HistogramObserver', 'QuantLinear',
-           'quantize_linears', 'rounding_explorer', 'clipping_explorer']
+           'quantize_linears']
 
 # %% ../nbs/19_integers.ipynb #76f02c36
 import copy
@@ -432,49 +432,3 @@ def quantize_linears(
             if child in made:
                 setattr(module, name, made[child])
     return made.get(model, model)
-
-# %% ../nbs/19_integers.ipynb #faa561e3
-def rounding_explorer() -> Any:
-    """The explorer of rounding: a wave, its rounded version and the error, against bits, range and kind."""
-    from nnlearn.course.explore import Slider, explore
-
-    t = np.linspace(0, 1, 121)
-    wave = torch.from_numpy(0.5 + np.sin(2 * np.pi * t))
-
-    def draw(bits: int, part: float, kind: str) -> dict[str, Any]:
-        params = range_params(part * float(wave.min()), part * float(wave.max()), bits, kind == "symmetric")
-        back = fake_quantize(wave, params)
-        return {"wave": (t, wave.numpy(), "dashed"), "rounded": (t, back.numpy()), "error": (t, (back - wave).numpy())}
-
-    return explore(draw, title="Rounding a wave", x_label="time (s)", y_label="value", y_range=(-1.2, 1.8),
-                   alt="A wave, its rounded version and the difference against time",
-                   bits=Slider([2, 3, 4, 5, 6, 7, 8], "bits", start=3),
-                   part=Slider([0.25, 0.5, 0.75, 1.0, 1.5, 2.0], "range (1: that of the wave)", start=1.0),
-                   kind=Slider(["affine", "symmetric"], "kind", start="affine"))
-
-# %% ../nbs/19_integers.ipynb #cd0607bb
-def clipping_explorer() -> Any:
-    """The explorer of ranges: rounding error, clamping error and their sum against where the range ends."""
-    from nnlearn.course.explore import Slider, explore
-
-    share = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
-    bulk = torch.erfinv(2 * share - 1) * 2**0.5
-
-    def draw(bits: int, tail: float, kind: str) -> dict[str, Any]:
-        values = bulk * (1 + tail * bulk.abs() ** 3 / 10)
-        ends = torch.linspace(0.02, 1.0, 50, dtype=torch.float64) * float(values.abs().max())
-        clamping, rounding = [], []
-        for end in ends:
-            cut = values.clamp(-end, end)
-            clamping.append(float((cut - values).square().mean()))
-            rounding.append(float((fake_quantize(cut, range_params(-end, end, bits, kind == "symmetric")) - cut).square().mean()))
-        total = np.add(clamping, rounding)
-        part = (ends / ends[-1]).numpy()
-        return {"sum": (part, total), "rounding": (part, np.maximum(rounding, 1e-7), "dashed"),
-                "clamping": (part, np.maximum(clamping, 1e-7), "dashed")}
-
-    return explore(draw, title="Where to clip", x_label="end of the range (share of the largest value)",
-                   y_label="mean squared error", y_scale="log", y_range=(1e-5, 10),
-                   alt="Rounding, clamping and total error against the end of the range",
-                   bits=Slider([2, 3, 4, 5, 6, 8], "bits", start=4), tail=Slider([0.0, 0.5, 1.0, 2.0], "tail", start=1.0),
-                   kind=Slider(["affine", "symmetric"], "kind", start="symmetric"))

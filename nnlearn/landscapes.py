@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SURFACES', 'Direction', 'Surface', 'curvatures', 'plot_surface', 'descend', 'random_directions', 'landscape',
-           'plot_landscape', 'PathPlane', 'snapshot', 'pca_directions', 'surface_explorer', 'slice_explorer']
+           'plot_landscape', 'PathPlane', 'snapshot', 'pca_directions']
 
 # %% ../nbs/04_landscapes.ipynb #a8bb3e82
 import contextlib
@@ -493,72 +493,3 @@ def _common_names(checkpoints: Any, model: Any = None) -> list[str]:
         if shape != shapes[0] or not shape:
             raise ConfigError(f"checkpoint {number} has other tensors than the first.", place=place)
     return list(shapes[0])
-
-# %% ../nbs/04_landscapes.ipynb #1f74e88a
-def surface_explorer(
-    surface: Any = "valley",  # a name in SURFACES, or a `Surface`
-    rates: Sequence[float] = (0.005, 0.01, 0.02, 0.04, 0.06, 0.079, 0.081, 0.1, 0.12),  # learning rates to choose from
-    steps: int = 40,  # how many steps are drawn
-) -> Any:
-    """The explorer of a walk by SGD on a surface: learning rate, momentum and the number of steps."""
-    from nnlearn.course.explore import Slider, explore
-
-    shown, most = _surface(surface, "surface_explorer"), _whole(steps, 1, "surface_explorer.steps")
-    name = surface if isinstance(surface, str) else shown.about or "surface"
-    if not rates:
-        raise ConfigError("at least one learning rate is needed.", place="surface_explorer.rates")
-    (left, right), (bottom, top) = shown.domain
-
-    def draw(learning_rate: float, momentum: float, steps: int) -> dict[str, Any]:
-        path = descend(shown, lambda params: torch.optim.SGD(params, lr=learning_rate, momentum=momentum), shown.start, steps)
-        low, high = np.array([left, bottom]) - 1e-6, np.array([right, top]) + 1e-6  # a point on the edge counts as inside
-        inside = ((path >= low) & (path <= high)).all(1)
-        x, y = path[:len(path) if inside.all() else int(np.argmin(inside))].T
-        return {"way": (x, y), "steps": (x, y, "points")}
-
-    return explore(draw, title=f"SGD on the {name}" if name == surface else f"SGD: {name}", x_label="x", y_label="y",
-                   background=lambda ax: plot_surface(shown, ax=ax),
-                   alt=f"The walk of SGD with momentum on the contours of the surface: {name}",
-                   learning_rate=Slider(list(rates), "learning rate", start=list(rates)[len(rates) // 2]),
-                   momentum=Slider([0.0, 0.5, 0.7, 0.9, 0.95], "momentum", start=0.0),
-                   steps=Slider(sorted({n for n in (1, 2, 3, 5, 10, 20, most) if n <= most}), "steps", start=most))
-
-# %% ../nbs/04_landscapes.ipynb #fd305d4b
-def slice_explorer() -> Any:
-    """The explorer of slices through a 64-32-10 net on digits: epoch, direction and norm. Trains the net, in a second."""
-    from nnlearn.datasets import digits
-    from nnlearn.course.explore import Slider, explore
-
-    data, loss_fn, epochs = digits(), nn.CrossEntropyLoss(), [0, 1, 2, 5, 10, 20]
-    net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    checkpoints = _train_for_slices(net, data, epochs)
-
-    def draw(epoch: int, direction: int, norm: str) -> dict[str, Any]:
-        net.load_state_dict(checkpoints[epoch])
-        chosen, = random_directions(net, direction, norm, count=1)
-        span = 1.0 if norm == "filter" else 0.5
-        x = np.linspace(-span, span, 31)
-        return {name: (x, landscape(net, loss_fn, inputs, labels, chosen, span, 31).numpy(), look) for name, inputs, labels, look in
-                [("training loss", data.train_x, data.train_y, "line"), ("test loss", data.test_x, data.test_y, "dashed")]}
-
-    return explore(draw, title="A slice of a net", x_label="step along the direction", y_label="loss (nats)", y_range=(0, 4),
-                   alt="Training and test loss of a small net along a random direction",
-                   epoch=Slider(epochs, "epochs of training", start=10), direction=Slider([0, 1, 2, 3], "direction", start=0),
-                   norm=Slider(["filter", "none"], "norm", start="filter"))
-
-# %% ../nbs/04_landscapes.ipynb #c5075161
-def _train_for_slices(net: nn.Module, data: Any, epochs: list[int]) -> dict[int, Direction]:
-    """Train by SGD with batches of 32 in the order of a fixed seed; the parameters after each of the epochs."""
-    rng, kept = generator(0), {}
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 6)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.5)
-    for epoch in range(max(epochs) + 1):
-        if epoch in epochs:
-            kept[epoch] = snapshot(net)
-        for rows in torch.randperm(len(data.train_x), generator=rng).split(32):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(data.train_x[rows]), data.train_y[rows]).backward()
-            optimizer.step()
-    return kept

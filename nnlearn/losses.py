@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOSS_FUNCTIONS', 'DEFAULT_LOSS_PARAMS', 'FocalLoss', 'IoULoss', 'GIoULoss', 'DIoULoss', 'generator_loss',
            'discriminator_loss', 'vae_loss', 'FunctionLoss', 'get_loss_function', 'CompositeLoss', 'ParameterPenalty',
-           'l1_penalty', 'l2_penalty', 'elastic_net', 'residual_explorer', 'cross_entropy_explorer']
+           'l1_penalty', 'l2_penalty', 'elastic_net']
 
 # %% ../nbs/03_losses.ipynb #982230ca
 import inspect
@@ -522,41 +522,3 @@ def elastic_net(
     """l1_ratio times the sum of the absolute values plus (1 - l1_ratio) times that of the squares (Zou and Hastie, 2005)."""
     ratio = _number(l1_ratio, "elastic_net.l1_ratio", low=0, high=1)
     return ParameterPenalty(model, ratio, 1 - ratio, include)
-
-# %% ../nbs/03_losses.ipynb #bc8cee02
-def residual_explorer() -> Any:
-    """The explorer of losses for numbers: cost against the residual, with delta."""
-    from nnlearn.course.explore import Slider, explore
-
-    def draw(delta: float) -> dict[str, Any]:
-        r = np.unique(np.concatenate([np.linspace(-4, 4, 81), [-delta, delta]]))
-        zero, tensor = torch.zeros(len(r), dtype=torch.float64), torch.from_numpy(r)
-        return {"half the square": (r, 0.5 * r**2, "dashed"), "absolute value": (r, np.abs(r), "dashed"),
-                "Huber": (r, F.huber_loss(tensor, zero, reduction="none", delta=delta).numpy()),
-                "smooth L1": (r, F.smooth_l1_loss(tensor, zero, reduction="none", beta=delta).numpy())}
-
-    return explore(draw, title="Losses for numbers", x_label="residual (prediction minus target)", y_label="loss",
-                   y_range=(0, 6), alt="Half the square, the absolute value, Huber and smooth L1 against the residual",
-                   delta=Slider([0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0], "delta (beta of smooth L1)", start=2.0))
-
-# %% ../nbs/03_losses.ipynb #cc80e3c7
-def cross_entropy_explorer() -> Any:
-    """The explorer of losses for classes: cost against the logit of the right class."""
-    from nnlearn.course.explore import Slider, explore
-
-    z = np.linspace(-8, 10, 91)
-
-    def draw(rival: float, smoothing: float, gamma: float) -> dict[str, Any]:
-        logits = torch.zeros(len(z), 4, dtype=torch.float64)
-        logits[:, 0], logits[:, 1] = torch.from_numpy(z), rival
-        label = torch.zeros(len(z), dtype=torch.long)
-        smooth = F.cross_entropy(logits, label, label_smoothing=smoothing, reduction="none")
-        return {"cross-entropy": (z, F.cross_entropy(logits, label, reduction="none").numpy()),
-                "with smoothing": (z, smooth.numpy(), "dashed"),
-                "focal": (z, FocalLoss(gamma, reduction="none")(logits, label).numpy())}
-
-    return explore(draw, title="Losses for classes", x_label="logit of the right class", y_label="loss (nats)", y_range=(0, 10),
-                   alt="Cross-entropy, smoothed cross-entropy and focal loss against the logit of the right class",
-                   rival=Slider([-4.0, -2.0, 0.0, 2.0, 4.0, 6.0], "logit of the rival (two more at 0)", start=2.0),
-                   smoothing=Slider([0.0, 0.05, 0.1, 0.2, 0.4], "label smoothing", start=0.1),
-                   gamma=Slider([0.0, 0.5, 1.0, 2.0, 5.0], "gamma of focal loss", start=2.0))

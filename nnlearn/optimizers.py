@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'DEFAULT_OPTIMIZER_PARAMS', 'BUILDER_DEFAULTS', 'CLIPPING_KEYS', 'MuonWithAdamW', 'has_fused_kernel',
-           'get_optimizer', 'no_decay_groups', 'KerasRule', 'optimizer_builder', 'optimizer_explorer']
+           'get_optimizer', 'no_decay_groups', 'KerasRule', 'optimizer_builder']
 
 # %% ../nbs/05_optimizers.ipynb #32081f2a
 import functools
@@ -598,56 +598,3 @@ def optimizer_builder(
         group.setdefault("step_count", 0)
     optimizer.register_step_pre_hook(_before_step)
     return optimizer
-
-# %% ../nbs/05_optimizers.ipynb #48742e8d
-_EXPLORED: dict[str, tuple[dict[str, list[float]], Callable]] = {
-    "gradient descent": ({"learning_rate": [0.005, 0.01, 0.02, 0.03, 0.045, 0.049, 0.051]},
-                         lambda p, learning_rate: torch.optim.SGD(p, lr=learning_rate)),
-    "momentum": ({"learning_rate": [0.005, 0.01, 0.02, 0.045, 0.08], "momentum": [0.3, 0.5, 0.7, 0.8, 0.9, 0.95]},
-                 lambda p, learning_rate, momentum: torch.optim.SGD(p, lr=learning_rate, momentum=momentum)),
-    "Nesterov": ({"learning_rate": [0.005, 0.01, 0.02, 0.03], "momentum": [0.3, 0.5, 0.7, 0.8, 0.9, 0.95]},
-                 lambda p, learning_rate, momentum: torch.optim.SGD(p, lr=learning_rate, momentum=momentum, nesterov=True)),
-    "RMSprop": ({"learning_rate": [0.05, 0.1, 0.3, 1.0], "alpha": [0.5, 0.9, 0.99]},
-                lambda p, learning_rate, alpha: torch.optim.RMSprop(p, lr=learning_rate, alpha=alpha)),
-    "Adam": ({"learning_rate": [0.1, 0.3, 0.8, 2.0], "beta_1": [0.0, 0.5, 0.7, 0.9], "beta_2": [0.9, 0.99, 0.999]},
-             lambda p, learning_rate, beta_1, beta_2: torch.optim.Adam(p, lr=learning_rate, betas=(beta_1, beta_2)))}
-
-# %% ../nbs/05_optimizers.ipynb #2dcaaf1d
-def _valley_path(make: Callable, steps: int = 60) -> tuple[Any, Any]:
-    "The points visited in the valley (x^2 + 40 y^2) / 2 from (-9, 1), cut where they leave the picture for good."
-    import numpy as np
-
-    weights = nn.Parameter(torch.tensor([-9.0, 1.0], dtype=torch.float64))
-    optimizer, path = make([weights]), [(-9.0, 1.0)]
-    for _ in range(steps):
-        weights.grad = weights.detach() * torch.tensor([1.0, 40.0], dtype=torch.float64)
-        optimizer.step()
-        path.append(tuple(weights.tolist()))
-    points = np.clip(np.array(path), [-30, -7.5], [30, 7.5])
-    return points[:, 0], points[:, 1]
-
-
-def _valley_background(ax: Any) -> None:
-    "Contours of the valley."
-    import numpy as np
-
-    x, y = np.meshgrid(np.linspace(-10, 10, 101), np.linspace(-2.5, 2.5, 81))
-    ax.contour(x, y, 0.5 * (x**2 + 40 * y**2), levels=[1, 4, 10, 20, 40, 80], colors="#b8c2cc", linewidths=0.8)
-    ax.plot(0, 0, marker="*", ms=12, color="#6b7280", ls="")
-    ax.set(xlim=(-10, 10), ylim=(-2.5, 2.5))
-
-# %% ../nbs/05_optimizers.ipynb #4d37d6c9
-def optimizer_explorer() -> Any:
-    """The explorer of optimizers: 60 steps in a narrow valley, by rule, learning rate and what the rule remembers."""
-    from nnlearn.course.explore import Slider, explore
-
-    def draw(make: Callable) -> Callable[..., dict[str, Any]]:
-        def curves(**values: float) -> dict[str, Any]:
-            x, y = _valley_path(lambda p: make(p, **values))
-            return {"way": (x, y), "steps": (x, y, "points")}
-        return curves
-
-    types = {name: (draw(make), {key: Slider(values) for key, values in sliders.items()})
-             for name, (sliders, make) in _EXPLORED.items()}
-    return explore(types, title="A narrow valley", x_label="x", y_label="y", background=_valley_background, choose="optimizer",
-                   alt="Contours of a narrow valley and the points an optimizer visits, joined in their order")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'DATASETS', 'Rate', 'mlp', 'Section', 'Data', 'Open', 'Model', 'Optimizer', 'Pruning', 'Distillation',
            'Quantization', 'Export', 'Training', 'Config', 'read_config', 'make_model', 'make_optimizer', 'load_config',
-           'Stage', 'RunFolder', 'save_net', 'load_net', 'ModelOptimizer', 'pareto_front', 'Report', 'size_explorer']
+           'Stage', 'RunFolder', 'save_net', 'load_net', 'ModelOptimizer', 'pareto_front', 'Report']
 
 # %% ../nbs/22_pipeline.ipynb #8a8b93bc
 import contextlib
@@ -944,23 +944,3 @@ def _check_fits(net: nn.Module, x: torch.Tensor, classes: int, place: str, name:
                           place=place) from error
     if outputs.ndim != 2 or outputs.shape[1] < classes:
         raise ConfigError(f"gives outputs of the shape {tuple(outputs.shape[1:])}, and {name} has {classes} classes.", place=place)
-
-# %% ../nbs/22_pipeline.ipynb #e19bab60
-def size_explorer() -> Any:
-    """The explorer of sizes: bytes of the weights of `small_cnn` against the share of channels that go, for some bits and widths."""
-    from nnlearn.course.explore import Slider, explore
-
-    shares = [i / 40 for i in range(37)]
-
-    def draw(bits: int, width: int, blocks: int) -> dict[str, Any]:
-        sizes = []
-        for share in shares:
-            widths = [max(1, round(width * 2**block * (1 - share))) for block in range(blocks)]
-            with torch.device("meta"):
-                sizes.append(count_parameters(small_cnn(widths)) * bits / 8 / 1024)
-        return {"weights": (shares, sizes), "half of it": (shares, [sizes[0] / 2] * len(shares), "dashed")}
-
-    return explore(draw, title="Bytes of the weights", x_label="share of channels taken out", y_label="size (KiB)", y_scale="log",
-                   y_range=(0.2, 2000), alt="Size of the weights against the share of channels taken out",
-                   bits=Slider([4, 8, 16, 32], "bits", start=32), width=Slider([8, 16, 32, 64], "channels of the first block", start=32),
-                   blocks=Slider([1, 2, 3], "blocks", start=2))

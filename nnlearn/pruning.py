@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['magnitude_mask', 'prunable_layers', 'masks_of', 'apply_masks', 'prune_magnitude', 'SparsityReport', 'sparsity_report',
            'Sensitivity', 'sensitivity', 'ConstantSparsity', 'PolynomialSparsity', 'Pruner', 'PruningWarning',
-           'pattern_mask', 'prune_structured', 'sparsity_explorer', 'make_permanent']
+           'pattern_mask', 'prune_structured', 'make_permanent']
 
 # %% ../nbs/18_pruning.ipynb #9d38cb1d
 import copy
@@ -550,65 +550,6 @@ def _checked(model: nn.Module, small: nn.Module, example: tuple, shape: Any, rat
         raise ConfigError(f"no channel could be taken out at a ratio of {ratio}: all layers are ignored, or have too few channels "
                           "(round_to counts, too).", place="prune_structured")
     return small
-
-# %% ../nbs/18_pruning.ipynb #e051c1ca
-def sparsity_explorer() -> Any:
-    """The explorer of sparsity: weights that stay and test accuracy of a digits net. Trains and prunes the net, in seconds."""
-    from nnlearn.course.explore import Slider, explore
-
-    levels = [0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
-    edges = np.linspace(-0.5, 0.5, 61)
-    weights, scores = _pruned_digits(levels)
-    tallest = np.histogram(weights[0.0, "layer", "no"], edges)[0].max()
-
-    def draw(sparsity: float, scope: str, trained: str) -> dict[str, Any]:
-        left = weights[sparsity, scope, trained]
-        heights = 100 * np.histogram(left[left != 0], edges)[0] / tallest
-        score = scores[sparsity, scope, trained]
-        return {"weights that stay": ((edges[1:] + edges[:-1]) / 2, heights, "bars"),
-                "test accuracy": (np.array([-0.5, 0.5]), np.array([score, score]), "dashed")}
-
-    return explore(draw, title="Weights that stay", x_label="weight", y_label="accuracy (%), and count in % of the tallest bar",
-                   y_range=(0, 105), alt="Histogram of the weights that stay, and the test accuracy as a line",
-                   sparsity=Slider(levels, "sparsity", start=0.5), scope=Slider(["layer", "global"], "scope", start="layer"),
-                   trained=Slider(["no", "yes"], "trained afterwards", start="no"))
-
-# %% ../nbs/18_pruning.ipynb #1b9074e6
-def _pruned_digits(levels: Sequence[float]) -> tuple[dict, dict]:
-    "Weights and test accuracy (%) of a digits net for each (sparsity, scope, trained afterwards)."
-    from nnlearn.datasets import digits
-
-    data, weights, scores = digits(), {}, {}
-    rng = generator(0)
-    start = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
-    for p in start.parameters():
-        p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)
-    rows = data.train_x[::2], data.train_y[::2]
-    _descend(start, *rows, {}, 150)
-    for sparsity in levels:
-        for scope in ("layer", "global"):
-            model = copy.deepcopy(start)
-            masks = prune_magnitude(model, sparsity, scope=scope)
-            for trained in ("no", "yes"):
-                if trained == "yes" and sparsity > 0:
-                    _descend(model, *rows, masks, 40)
-                with torch.no_grad():
-                    scores[sparsity, scope, trained] = 100 * (model(data.test_x).argmax(1) == data.test_y).double().mean().item()
-                left = torch.cat([w.detach().flatten() for w in prunable_layers(model).values()])
-                weights[sparsity, scope, trained] = left.numpy()
-    return weights, scores
-
-
-def _descend(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, masks: Mapping[str, torch.Tensor], steps: int
-) -> None:
-    "Steps of Adam, each over all rows, under masks."
-    optimizer, weights = torch.optim.Adam(model.parameters(), lr=0.01), prunable_layers(model)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-        apply_masks(weights, masks)
 
 # %% ../nbs/18_pruning.ipynb #026fb0e8
 def make_permanent(

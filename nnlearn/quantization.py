@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'quantize_model', 'QuantizedModel', 'load_quantized', 'int8_kernels', 'QATModel', 'prepare_qat',
-           'QATCallback', 'legacy_eager', 'granularity_error', 'granularity_explorer']
+           'QATCallback', 'legacy_eager', 'granularity_error']
 
 # %% ../nbs/20_quantization.ipynb #a15978c0
 import contextlib
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import ConfigError, shifted_seed
+from .core import ConfigError
 from .export import OnnxModel, export_onnx, fold_batch_norm
 from .training import Callback
 from .integers import affine_params, dequantize, quantize
@@ -642,31 +642,3 @@ def granularity_error(
     rows = weight.detach().flatten(1)
     off = (dequantize(quantize(weight, params), params).flatten(1) - rows).norm(dim=1)
     return off / rows.norm(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
-
-# %% ../nbs/20_quantization.ipynb #65ebd2e2
-def granularity_explorer(
-    model: nn.Module | None = None,  # a trained module; None: a small net with random weights
-) -> Any:
-    """The explorer of granularity: the rounding error of every output's weights, by layer, bits and number of scales."""
-    from nnlearn.course.explore import Slider, explore
-
-    if model is None:
-        from nnlearn.export import small_cnn
-        with torch.random.fork_rng():
-            torch.manual_seed(shifted_seed(0))
-            model = small_cnn((8, 16))
-            model(torch.rand(50, 1, 28, 28))
-    folded = fold_batch_norm(model)
-    layers = [m for m in folded.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    weights = {f"{number}: {type(layer).__name__}": layer.weight for number, layer in enumerate(layers)}
-
-    def draw(layer: str, bits: int, scales: str) -> dict[str, Any]:
-        errors = {name: 100 * np.sort(granularity_error(weights[layer], bits, name).numpy())[::-1] for name in ("tensor", "channel")}
-        place = np.arange(1, len(errors["tensor"]) + 1)
-        shown = "channel" if scales == "one for each output" else "tensor"
-        return {"this choice": (place, errors[shown], "points"), "one scale": (place, errors["tensor"], "points")}
-
-    return explore(draw, title="Whose weights suffer", x_label="output, the worst first", y_label="error of its weights (%)",
-                   y_scale="log", y_range=(0.1, 200), alt="Relative rounding error of the weights of every output, sorted",
-                   layer=Slider(list(weights), "layer", start=list(weights)[0]), bits=Slider([2, 3, 4, 6, 8], "bits", start=4),
-                   scales=Slider(["one scale", "one for each output"], "scales", start="one for each output"))

@@ -6,14 +6,13 @@
 __all__ = ['SCHEDULES', 'SCHEDULERS', 'DEFAULT_SCHEDULER_PARAMS', 'Schedule', 'Constant', 'StepDecay', 'MultiStep',
            'PiecewiseConstant', 'ExponentialDecay', 'PolynomialDecay', 'CosineDecay', 'CosineDecayRestarts', 'OneCycle',
            'WarmupStableDecay', 'InverseSqrt', 'Warmup', 'Sequence', 'Floor', 'ScheduleLR', 'to_config',
-           'learning_rate_schedule_builder', 'keras_schedule_class', 'get_scheduler', 'get_warmup_scheduler',
-           'explorer_types']
+           'learning_rate_schedule_builder', 'keras_schedule_class', 'get_scheduler', 'get_warmup_scheduler']
 
 # %% ../nbs/09_schedules.ipynb #cd762822
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
@@ -671,49 +670,3 @@ def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epo
             self.model.optimizer.learning_rate = self.schedule(int(self.model.optimizer.iterations))
 
     return WarmupScheduler()
-
-# %% ../nbs/09_schedules.ipynb #8f4c6092
-_EXPLORED: dict[str, dict[str, list]] = {
-    "cosine_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [400, 600, 800], "alpha": [0.0, 0.1, 0.3],
-                     "warmup_steps": [0, 50, 200]},
-    "constant": {"learning_rate": [0.01, 0.03, 0.1], "warmup_steps": [0, 50, 200], "warmup_start_lr": [1e-8, 0.005]},
-    "step_decay": {"learning_rate": [0.03, 0.1], "step_size": [100, 200, 300], "gamma": [0.1, 0.3, 0.5, 0.8],
-                   "warmup_steps": [0, 100]},
-    "multi_step": {"learning_rate": [0.03, 0.1], "first": [100, 200, 300], "second": [500, 700], "gamma": [0.1, 0.3, 0.5]},
-    "piecewise_constant": {"boundary": [200, 400, 600], "before": [0.02, 0.05, 0.1], "after": [0.0, 0.01, 0.03]},
-    "exponential_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [100, 200, 400], "decay_rate": [0.3, 0.5, 0.8],
-                          "staircase": [False, True]},
-    "polynomial_decay": {"learning_rate": [0.03, 0.1], "decay_steps": [400, 900], "end": [0.0, 0.005],
-                         "power": [0.5, 1.0, 2.0, 3.0]},
-    "cosine_decay_restarts": {"learning_rate": [0.1], "decay_steps": [100, 200], "t_mul": [1.0, 1.5, 2.0],
-                              "m_mul": [0.5, 0.8, 1.0], "alpha": [0.0, 0.2]},
-    "one_cycle": {"max_lr": [0.1], "total_steps": [600, 1000], "div_factor": [5.0, 25.0], "pct_start": [0.1, 0.3, 0.5],
-                  "final_lr": [None, 0.01]},
-    "warmup_stable_decay": {"learning_rate": [0.1], "warmup_steps": [0, 50, 150], "stable_steps": [200, 400, 600],
-                            "decay_steps": [100, 200], "end": [0.0, 0.01]},
-    "inverse_sqrt": {"learning_rate": [0.03, 0.1], "warmup_steps": [20, 50, 100, 200, 400]},
-}
-
-# %% ../nbs/09_schedules.ipynb #7076e380
-def explorer_types(
-    steps: int = 1000,  # length of the curves
-) -> dict[str, Any]:  # type name to (draw, sliders), as `explore` takes it
-    """The types of the schedule explorer: those of the flat dict form, with its keys as sliders."""
-    from nnlearn.course.explore import Slider
-
-    count = np.arange(steps)
-
-    def draw(name: str) -> Callable[..., dict[str, Any]]:
-        return lambda **values: {"learning rate": (count, _from_sliders(name, values)(count))}
-
-    return {name: (draw(name), {key: Slider(values, unit="steps" if key.endswith("_steps") else "")
-                                for key, values in sliders.items()}) for name, sliders in _EXPLORED.items()}
-
-
-def _from_sliders(name: str, values: dict[str, Any]) -> Schedule:
-    "The schedule at a position of the sliders; lists are made of single values."
-    if name == "multi_step":
-        values = {"milestones": [values.pop("first"), values.pop("second")], **values}
-    if name == "piecewise_constant":
-        values = {"boundaries": [values["boundary"]], "values": [values["before"], values["after"]]}
-    return learning_rate_schedule_builder({"type": name, **values})

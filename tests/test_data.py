@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from nnlearn import data as d
 from nnlearn.core import ConfigError
+from nnlearn.course import explorers
 
 
 @pytest.fixture
@@ -505,4 +506,4 @@ def test_better_wins_and_its_errors():
     for rows, accuracy in ((0, 0.5), (1.5, 0.5), (10, 0.0), (10, 1.0)):
         with pytest.raises(ConfigError):
             d.score_distribution(rows, accuracy)
-    assert "Scores" in repr(d.validation_explorer())
+    assert "Scores" in repr(explorers.validation_explorer())

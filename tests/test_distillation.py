@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nnlearn.core import ConfigError, seed_everything
+from nnlearn.course.explorers import temperature_explorer
 from nnlearn.data import TensorLoader
 from nnlearn.distillation import (
     DistillationLoss,
@@ -21,7 +22,6 @@ from nnlearn.distillation import (
     integer_student,
     quantize_student,
     teacher_logits,
-    temperature_explorer,
     with_teacher,
 )
 from nnlearn.export import small_cnn

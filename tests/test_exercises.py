@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from wrong_answers import answers_to
+
 from nnlearn.course import check as module
 from nnlearn.course.check import check
-from wrong_answers import answers_to
 
 importlib.import_module("nnlearn.course.exercises")
 EXERCISES = dict(module._LIBRARY)

@@ -16,6 +16,7 @@ from torch import nn
 
 import nnlearn.export as module
 from nnlearn.core import ConfigError
+from nnlearn.course.explorers import traffic_explorer
 from nnlearn.export import (
     Exported,
     OnnxModel,
@@ -27,7 +28,6 @@ from nnlearn.export import (
     largest_difference,
     memory_traffic,
     small_cnn,
-    traffic_explorer,
 )
 from nnlearn.measure import compare, what_runs
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nnlearn.core import ConfigError
+from nnlearn.course.explorers import clipping_explorer, rounding_explorer
 from nnlearn.integers import (
     Affine,
     HistogramObserver,
@@ -19,14 +20,12 @@ from nnlearn.integers import (
     PercentileObserver,
     QuantLinear,
     affine_params,
-    clipping_explorer,
     dequantize,
     fake_quantize,
     int_matmul,
     quantize,
     quantize_linears,
     range_params,
-    rounding_explorer,
 )
 
 FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nnlearn.core import ConfigError
+from nnlearn.course.explorers import slice_explorer, surface_explorer
 from nnlearn.datasets import digits
 from nnlearn.landscapes import (
     SURFACES,
@@ -23,9 +24,7 @@ from nnlearn.landscapes import (
     plot_landscape,
     plot_surface,
     random_directions,
-    slice_explorer,
     snapshot,
-    surface_explorer,
 )
 from nnlearn.losses import CompositeLoss, l2_penalty
 
@@ -547,6 +546,7 @@ def test_surface_explorer_with_other_rates_steps_and_surfaces():
     own = Surface(lambda x, y: x**2 + y**2, ((0, 0),), 0, ((-1, 1), (-1, 1)), (1, 1), "a round bowl")
     html = surface_explorer(own, (0.1,), 1).html
     assert "SGD: a round bowl" in html and "Surface(" not in html
-    for options, words in [({"rates": ()}, "learning rate"), ({"steps": 0}, "at least 1"), ({"surface": "valey"}, "Did you mean")]:
+    for options, words in [({"rates": ()}, r"surface_explorer\.rates: .*at least 1"),
+                           ({"steps": 0}, r"surface_explorer\.steps: .*at least 1"), ({"surface": "valey"}, "Did you mean")]:
         with refuses(words):
             surface_explorer(**options)

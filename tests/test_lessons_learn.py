@@ -11,11 +11,11 @@ from torch import nn
 
 from nnlearn.autograd import Node, Tensor, backpropagate, cross_entropy, draw, ordered, tangent, unbroadcast
 from nnlearn.core import ConfigError, count_parameters
+from nnlearn.course.explorers import gradient_step_explorer
 from nnlearn.passes import (
     GradientError,
     descend_parabola,
     gradient_check,
-    gradient_step_explorer,
     manual_step,
     trace_shapes,
 )
@@ -219,7 +219,7 @@ def test_manual_step_leaves_parameters_without_gradient_alone():
 
 
 def test_the_explorer_draws_only_steps_where_they_are(monkeypatch):
-    monkeypatch.setattr("nnlearn.course.explore.explore", lambda draw, **how: draw)
+    monkeypatch.setattr("nnlearn.course.explorers.explore", lambda draw, **how: draw)
     draw_step = gradient_step_explorer()
     for rate in (0.1, 1.0, 2.1):
         path = descend_parabola(rate, -5.0, 10)

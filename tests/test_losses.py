@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nnlearn.core import ConfigError
+from nnlearn.course.explorers import cross_entropy_explorer, residual_explorer
 from nnlearn.losses import (
     DEFAULT_LOSS_PARAMS,
     LOSS_FUNCTIONS,
@@ -22,14 +23,12 @@ from nnlearn.losses import (
     GIoULoss,
     IoULoss,
     ParameterPenalty,
-    cross_entropy_explorer,
     discriminator_loss,
     elastic_net,
     generator_loss,
     get_loss_function,
     l1_penalty,
     l2_penalty,
-    residual_explorer,
     vae_loss,
 )
 from nnlearn.passes import gradient_check

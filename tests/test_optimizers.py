@@ -15,6 +15,7 @@ from torch import nn
 
 from nnlearn import optimizers as o
 from nnlearn.core import ConfigError
+from nnlearn.course import explorers
 
 NAMES = ["adadelta", "adagrad", "adam", "adamax", "adamw", "muon", "nadam", "radam", "rmsprop", "sgd"]
 CLIPS = list(o.CLIPPING_KEYS)
@@ -593,7 +594,7 @@ def test_none_means_no_clipping_and_names_are_forgiving():
 
 
 def test_the_explorer_draws_what_torch_does():
-    explorer = o.optimizer_explorer()
+    explorer = explorers.optimizer_explorer()
     assert "momentum" in repr(explorer) or explorer is not None
     x, y = o._valley_path(lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.5))
     assert len(x) == 61 and (x[0], y[0]) == (-9.0, 1.0) and abs(x[1] - (-9 + 0.02 * 9)) < 1e-12

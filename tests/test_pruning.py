@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
 from nnlearn.core import ConfigError, count_parameters, seed_everything
+from nnlearn.course.explorers import sparsity_explorer
 from nnlearn.data import TensorLoader
 from nnlearn.export import small_cnn
 from nnlearn.measure import operations
@@ -31,7 +32,6 @@ from nnlearn.pruning import (
     prune_magnitude,
     prune_structured,
     sensitivity,
-    sparsity_explorer,
     sparsity_report,
 )
 from nnlearn.training import Callback, EarlyStopping, Trainer

@@ -8,6 +8,7 @@ from torch import nn
 
 import nnlearn.quantization as q
 from nnlearn.core import ConfigError
+from nnlearn.course import explorers
 from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
 from nnlearn.export import small_cnn
@@ -228,7 +229,7 @@ def test_a_file_that_no_process_can_run(net, data, tmp_path):
 
 def test_granularity_explorer_without_a_model_leaves_random_states_alone():
     before = torch.get_rng_state()
-    explorer = q.granularity_explorer()
+    explorer = explorers.granularity_explorer()
     assert torch.equal(before, torch.get_rng_state()) and "Conv2d" in explorer.html and "Linear" in explorer.html
 
 

@@ -55,14 +55,14 @@ COURSE: dict[str, list[Lesson]] = {
 }
 
 # %% ../../nbs/library/contents.ipynb #d0a1c0d1
-LIBRARY = {"core": "Core", "measure": "Measuring", "datasets": "Datasets", "course.explore": "Explorers",
+LIBRARY = {"core": "Core", "measure": "Measuring", "datasets": "Datasets", "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents", "course.cli": "Commands"}
 
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
 ORDER = """core measure datasets passes autograd losses landscapes optimizers data checkpoints training schedules
 initialization lr_finder regularization clipping precision supervision diagnosis export pruning integers quantization
 distillation pipeline tuning memory distributed keras.training keras.compression
-course.explore course.check course.exercises course.contents course.cli""".split()
+course.explore course.explorers course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]

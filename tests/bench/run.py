@@ -46,28 +46,26 @@ def imports(rounds: int = 10) -> list[dict]:
 
 def explorers(redraws: int = 30) -> list[dict]:
     """Milliseconds of one redraw of each explorer of the lessons, and the kilobytes it adds to a page."""
+    from nnlearn.course import explorers
     from nnlearn.course.explore import explore
 
-    from nnlearn.data import validation_explorer
-    from nnlearn.distillation import temperature_explorer
-    from nnlearn.export import traffic_explorer
-    from nnlearn.integers import clipping_explorer, rounding_explorer
-    from nnlearn.landscapes import slice_explorer, surface_explorer
-    from nnlearn.losses import cross_entropy_explorer, residual_explorer
-    from nnlearn.optimizers import optimizer_explorer
-    from nnlearn.passes import gradient_step_explorer
-    from nnlearn.pipeline import size_explorer
-    from nnlearn.pruning import sparsity_explorer
-    from nnlearn.quantization import granularity_explorer
-    from nnlearn.schedules import explorer_types
-
-    made = {"one gradient step": gradient_step_explorer, "loss against residual": residual_explorer,
-            "cross-entropy": cross_entropy_explorer, "a surface": surface_explorer, "a slice of a net": slice_explorer,
-            "optimizers": optimizer_explorer, "validation": validation_explorer,
-            "schedules": lambda: explore(explorer_types(), x_label="step", y_label="rate", alt="rates"),
-            "memory traffic": traffic_explorer, "sparsity": sparsity_explorer, "rounding": rounding_explorer,
-            "clipping": clipping_explorer, "granularity": granularity_explorer, "temperature": temperature_explorer,
-            "size on paper": size_explorer}
+    made = {
+        "one gradient step": explorers.gradient_step_explorer,
+        "loss against residual": explorers.residual_explorer,
+        "cross-entropy": explorers.cross_entropy_explorer,
+        "a surface": explorers.surface_explorer,
+        "a slice of a net": explorers.slice_explorer,
+        "optimizers": explorers.optimizer_explorer,
+        "validation": explorers.validation_explorer,
+        "schedules": lambda: explore(explorers.schedule_types(), x_label="step", y_label="rate", alt="rates"),
+        "memory traffic": explorers.traffic_explorer,
+        "sparsity": explorers.sparsity_explorer,
+        "rounding": explorers.rounding_explorer,
+        "clipping": explorers.clipping_explorer,
+        "granularity": explorers.granularity_explorer,
+        "temperature": explorers.temperature_explorer,
+        "size on paper": explorers.size_explorer,
+    }
     rows = []
     for name, make in made.items():
         explorer, times = make(), []

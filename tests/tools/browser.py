@@ -35,11 +35,11 @@ def install() -> None:
 
 def picture(target: str = "assets/explorer.png") -> None:
     """Draw the README's picture of an explorer anew: the schedules, as a page without a kernel shows them."""
-    from nnlearn.course.explore import explore
     from playwright.sync_api import sync_playwright
 
-    from nnlearn.schedules import explorer_types
-    explorer = explore(explorer_types(), title="Learning rate schedules", x_label="optimizer step", y_label="learning rate",
+    from nnlearn.course.explore import explore
+    from nnlearn.course.explorers import schedule_types
+    explorer = explore(schedule_types(), title="Learning rate schedules", x_label="optimizer step", y_label="learning rate",
                        alt="The learning rate of the chosen schedule against the optimizer step")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), args=["--no-sandbox", "--disable-gpu"])
