@@ -255,7 +255,7 @@ class Rule:
                  Callable: "a function", dict: "a dict", Mapping: "a mapping"}
         if self.origin in (list, tuple, Sequence) and self.parts:
             fixed = self.origin is tuple and len(self.parts) > 1
-            return f"({', '.join(map(str, self.parts))})" if fixed else f"a sequence, each item {self.parts[0]}"
+            return f"({', '.join(map(str, self.parts))})" if fixed else f"a sequence{_range_words(self.bounds)}, each item {self.parts[0]}"
         name = names.get(self.origin) or f"a {getattr(self.origin, '__name__', self.origin)}"
         return f"{name}{_range_words(self.bounds)}"
 
@@ -282,7 +282,8 @@ def _range_words(found: Sequence[Any]) -> str:
     words = {"gt": "above {}", "ge": "of at least {}", "lt": "below {}", "le": "at most {}"}
     said = " and ".join(words[name].format(value) for name, value in limit.items())
     least = [b.min_length for b in found if getattr(b, "min_length", 0)]
-    return (f" {said}" if said else "") + (f" with at least {least[0]} items" if least else "")
+    many = f" with at least {least[0]} item{'s' if least[0] > 1 else ''}" if least else ""
+    return (f" {said}" if said else "") + many
 
 
 def shown(
@@ -291,7 +292,8 @@ def shown(
     """How an error names what it got."""
     if isinstance(value, type):
         return f"the class {value.__name__}; pass an instance, {value.__name__}(...)"
-    short = value is None or isinstance(value, (bool, numbers.Number, str)) and len(repr(value)) <= 60
+    empty = isinstance(value, (str, list, tuple, dict, set)) and not value
+    short = value is None or empty or isinstance(value, (bool, numbers.Number, str)) and len(repr(value)) <= 60
     return repr(value.item() if isinstance(value, np.generic) else value) if short else type(value).__name__
 
 # %% ../nbs/library/core.ipynb #c4ec0004

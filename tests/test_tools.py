@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nnlearn import core, course, datasets, measure
+from nnlearn import core, datasets, measure
+from nnlearn.course import cli as course
 from nnlearn.core import ConfigError, Registry
 
 ROOT = Path(__file__).resolve().parents[1]
