@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nnlearn import core, datasets, measure
-from nnlearn.course import cli as course
 from nnlearn.core import ConfigError, Registry
+from nnlearn.course import cli as course
 
 ROOT = Path(__file__).resolve().parents[1]
 
