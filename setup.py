@@ -22,7 +22,7 @@ setup(
     url=cfg["git_url"] or None,
     keywords=cfg["keywords"].split(),
     packages=find_packages(include=["nnlearn", "nnlearn.*"]),
-    package_data={"nnlearn": ["py.typed"]},
+    package_data={"nnlearn": ["py.typed", "course/*.js", "course/*.css"]},
     python_requires=f">={cfg['min_python']},<{cfg['max_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

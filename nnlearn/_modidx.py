@@ -434,6 +434,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'nnlearn.course.explore._background': ( 'library/explore.html#_background',
                                                                                 'nnlearn/course/explore.py'),
                                         'nnlearn.course.explore._bar': ('library/explore.html#_bar', 'nnlearn/course/explore.py'),
+                                        'nnlearn.course.explore._beside': ('library/explore.html#_beside', 'nnlearn/course/explore.py'),
                                         'nnlearn.course.explore._bottom': ('library/explore.html#_bottom', 'nnlearn/course/explore.py'),
                                         'nnlearn.course.explore._chance': ('library/explore.html#_chance', 'nnlearn/course/explore.py'),
                                         'nnlearn.course.explore._check_kind': ( 'library/explore.html#_check_kind',

@@ -329,3 +329,11 @@ def test_package_installs_and_its_metadata_is_that_of_settings():
     assert stated["Requires-Python"] in (">=3.11,<3.14", "<3.14,>=3.11")
     extras = set(stated.get_all("Provides-Extra"))
     assert {"course", "tensorflow", "export", "compress", "tune", "dev", "browser", "all"} <= extras
+
+
+def test_what_is_installed_has_the_script_and_style_of_explorers(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib", str(tmp_path / "lib")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    package = tmp_path / "lib" / "nnlearn"
+    assert {path.name for path in (package / "course").glob("explore.*")} == {"explore.py", "explore.js", "explore.css"}
+    assert (package / "py.typed").exists()
