@@ -13,15 +13,15 @@ from collections import namedtuple
 from dataclasses import dataclass
 
 import cloudpickle
-import nnlearn.course.check as module
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from nnlearn.course.check import Case, Verdict, check, exercise, hint, progress
 
+import nnlearn.course.check as module
 from nnlearn.core import ConfigError
+from nnlearn.course.check import Case, Verdict, check, exercise, hint, progress
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as what a notebook defines is
 

@@ -24,7 +24,7 @@ from nnlearn.distillation import (
     teacher_logits,
     with_teacher,
 )
-from nnlearn.export import small_cnn
+from nnlearn.models import small_cnn
 from nnlearn.training import Callback
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from nnlearn.core import COLORS, ConfigError
 from nnlearn.course.explore import (
     _LIGHT,
     BUDGET,
@@ -21,8 +23,6 @@ from nnlearn.course.explore import (
     thin,
     value_text,
 )
-
-from nnlearn.core import COLORS, ConfigError
 
 STEPS = np.arange(5000)
 

@@ -27,9 +27,9 @@ from nnlearn.export import (
     graph_nodes,
     largest_difference,
     memory_traffic,
-    small_cnn,
 )
 from nnlearn.measure import compare, what_runs
+from nnlearn.models import small_cnn
 
 IMAGES = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -62,9 +62,10 @@ def test_the_net_has_the_parameters_it_should(widths, classes, numbers):
 
 
 @pytest.mark.parametrize("widths, classes, words", [
-    (5, 10, r"small_cnn.widths: .* not 5; for one block write \(32,\)"), ("ab", 10, "small_cnn.widths"), ((), 10, "one to four"),
-    ((1,) * 5, 10, "one to four widths are possible, not 5"), ((4, 0), 10, r"small_cnn.widths\[1\]: .* not 0"), ((4.0,), 10, "not 4.0"),
-    ((True,), 10, "not True"), ((4,), 0, "small_cnn.classes"), ((4,), "ten", "small_cnn.classes: .* not 'ten'")])
+    (5, 10, "small_cnn.widths: expected a sequence with 1 to 4 items, .* got 5"), ("ab", 10, "small_cnn.widths"),
+    ((), 10, "small_cnn.widths: .* 1 to 4 items"), ((1,) * 5, 10, "small_cnn.widths: .* 1 to 4 items"),
+    ((4, 0), 10, r"small_cnn.widths\[1\]: expected an integer of at least 1, got 0"), ((4.0,), 10, r"small_cnn.widths\[0\]: .* got 4.0"),
+    ((True,), 10, "got True"), ((4,), 0, "small_cnn.classes"), ((4,), "ten", "small_cnn.classes: .* got 'ten'")])
 def test_widths_that_make_no_net(widths, classes, words):
     with pytest.raises(ConfigError, match=words):
         small_cnn(widths, classes)

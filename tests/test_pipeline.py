@@ -15,11 +15,11 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nnlearn.course.cli import main
 from torch import nn
 
 import nnlearn.pipeline as p
 from nnlearn.core import ConfigError
+from nnlearn.course.cli import main
 from nnlearn.data import TensorLoader
 from nnlearn.measure import Comparison, Row
 

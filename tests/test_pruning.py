@@ -17,8 +17,8 @@ from torch.nn.utils import prune as torch_prune
 from nnlearn.core import ConfigError, count_parameters, seed_everything
 from nnlearn.course.explorers import sparsity_explorer
 from nnlearn.data import TensorLoader
-from nnlearn.export import small_cnn
 from nnlearn.measure import operations
+from nnlearn.models import small_cnn
 from nnlearn.pruning import (
     ConstantSparsity,
     PolynomialSparsity,

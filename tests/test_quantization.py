@@ -11,7 +11,7 @@ from nnlearn.core import ConfigError
 from nnlearn.course import explorers
 from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
-from nnlearn.export import small_cnn
+from nnlearn.models import small_cnn
 from nnlearn.training import Trainer
 
 

@@ -24,10 +24,11 @@ from ..core import checked, count_parameters, generator, shifted_seed
 from .explore import Slider, explore
 from ..data import score_distribution
 from ..datasets import digits
-from ..export import memory_traffic, small_cnn
+from ..export import memory_traffic
 from ..integers import fake_quantize, range_params
 from ..landscapes import SURFACES, Direction, Surface, descend, landscape, plot_surface, random_directions, snapshot
 from ..losses import FocalLoss
+from ..models import small_cnn, trained_digits_net
 from ..passes import descend_parabola
 from ..pruning import apply_masks, prunable_layers, prune_magnitude
 from ..quantization import fold_batch_norm, granularity_error
@@ -280,12 +281,7 @@ def traffic_explorer() -> Any:
 def _pruned_digits(levels: Sequence[float]) -> tuple[dict, dict]:
     "Weights and test accuracy (%) of a digits net for each (sparsity, scope, trained afterwards)."
     data, weights, scores = digits(), {}, {}
-    rng = generator(0)
-    start = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
-    for p in start.parameters():
-        p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)
-    rows = data.train_x[::2], data.train_y[::2]
-    _descend(start, *rows, {}, 150)
+    start, rows = trained_digits_net(150, every=2), (data.train_x[::2], data.train_y[::2])
     for sparsity in levels:
         for scope in ("layer", "global"):
             model = copy.deepcopy(start)
@@ -401,17 +397,8 @@ def granularity_explorer(
 # %% ../../nbs/library/explorers.ipynb #41286994
 def _digits_logits() -> dict[str, np.ndarray]:
     "The logits of a net trained for a second on small digits, for images of which it is sure and less sure."
-    data, rng = digits(), generator(0)
-    net = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
-    for p in net.parameters():
-        p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(80):
-        optimizer.zero_grad()
-        F.cross_entropy(net(data.train_x), data.train_y).backward()
-        optimizer.step()
-    with torch.no_grad():
-        logits = net(data.test_x)
+    data = digits()
+    logits = trained_digits_net()(data.test_x).detach()
     top = logits.softmax(1).max(1).values
     chosen = {f"{name} {int(data.test_y[row])}": row for name, share in [("a clear", 0.995), ("a plain", 0.9), ("an odd", 0.6)]
               for row in [int((top - share).abs().argmin())]}

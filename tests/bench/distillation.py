@@ -13,7 +13,7 @@ from nnlearn.core import count_parameters, seed_everything
 from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
 from nnlearn.distillation import DistillationLoss, distill, teacher_logits
-from nnlearn.export import small_cnn
+from nnlearn.models import small_cnn
 from nnlearn.training import Trainer
 
 SEEDS, WIDTHS = 10, (4, 8)

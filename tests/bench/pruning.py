@@ -15,8 +15,9 @@ from torch import nn
 from nnlearn.core import seed_everything
 from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
-from nnlearn.export import OnnxModel, export_onnx, small_cnn
+from nnlearn.export import OnnxModel, export_onnx
 from nnlearn.measure import model_bytes
+from nnlearn.models import small_cnn
 from nnlearn.pruning import PolynomialSparsity, Pruner, prune_structured
 from nnlearn.training import Trainer
 
