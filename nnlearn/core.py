@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Checked', 'COLORS', 'nearest', 'normalize_name', 'ConfigError', 'check_keys', 'Registry', 'check_params', 'Misfit',
-           'Rule', 'shown', 'checked', 'checked_rules', 'optional', 'shifted_seed', 'seed_everything', 'generator',
-           'default_device', 'count_parameters', 'eval_mode', 'style', 'save_figure']
+           'Rule', 'shown', 'checked', 'checked_rules', 'optional', 'first_line', 'silence', 'shifted_seed',
+           'seed_everything', 'generator', 'default_device', 'count_parameters', 'eval_mode', 'style', 'save_figure']
 
 # %% ../nbs/library/core.ipynb #cf373507
 import contextlib
@@ -13,11 +13,14 @@ import difflib
 import functools
 import importlib
 import inspect
+import io
+import logging
 import math
 import numbers
 import os
 import random
 import types
+import warnings
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
@@ -381,13 +384,35 @@ def checked_rules(
 # %% ../nbs/library/core.ipynb #c4ec000a
 def optional(
     package: str,  # the module to import, e.g. `onnxruntime` or `mlxtend.data`
-    extra: str,  # the extra of nnlearn that brings it
+    extra: str = "",  # the extra of nnlearn that brings it
+    install: str = "",  # where none does: what to type instead
 ) -> Any:  # the module
     """Import a package that not everybody has; `ConfigError` with the `pip install` that brings it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError(f'{error}. It comes with: pip install "nnlearn[{extra}]".', place=f"import {package}") from error
+        how = install or f'pip install "nnlearn[{extra}]"'
+        raise ConfigError(f"{error}. It comes with: {how}.", place=f"import {package}") from error
+
+
+def first_line(
+    error: BaseException,  # one whose message may be long
+) -> str:  # the first line that is not empty, or the kind of error
+    """The gist of another library's error, to be quoted in ours."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what a chatty library prints, warns and logs out of the way; its exceptions come through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 # %% ../nbs/library/core.ipynb #ebef10a9
 def shifted_seed(

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from .core import COLORS, ConfigError, count_parameters, eval_mode, generator
+from .core import COLORS, ConfigError, count_parameters, eval_mode, generator, optional
 from .training import Callback, EarlyStopping
 
 # %% ../nbs/18_pruning.ipynb #3bc2f290
@@ -452,7 +452,7 @@ def prune_structured(
     package; a `PruningWarning` names layers that stayed whole. (Fang et al., *DepGraph*, 2023.)
     """
     _check_sparsity(ratio, "prune_structured.ratio")
-    tp, example = _torch_pruning(), example_input if isinstance(example_input, tuple) else (example_input,)
+    tp, example = optional("torch_pruning", "compress"), example_input if isinstance(example_input, tuple) else (example_input,)
     if round_to is not None and (isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1):
         raise ConfigError(f"must be a whole number of at least 1, or None, not {round_to!r}.", place="prune_structured.round_to")
     prunable_layers(model)  # no masks of torch, and something to prune
@@ -466,15 +466,6 @@ def prune_structured(
     return _checked(model, small, example, shape, ratio)
 
 # %% ../nbs/18_pruning.ipynb #a7d6e52b
-def _torch_pruning() -> Any:
-    try:
-        import torch_pruning
-    except ImportError as error:
-        raise ConfigError('taking out channels needs the package torch-pruning: pip install "nnlearn[compress]".',
-                          place="prune_structured") from error
-    return torch_pruning
-
-
 def _traceable(model: nn.Module) -> nn.Module:
     "A copy in eval mode with a gradient for every parameter, as the trace needs it."
     small = copy.deepcopy(model).eval()

@@ -28,10 +28,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import ConfigError
-from .export import OnnxModel, export_onnx, fold_batch_norm
-from .training import Callback
+from .core import ConfigError, first_line, optional, silence
+from .export import OnnxModel, export_onnx, fold_batch_norm, open_batch, why_no_graph
 from .integers import affine_params, dequantize, quantize
+from .models import as_inputs, as_module, run_example
+from .training import Callback
 
 # %% ../nbs/20_quantization.ipynb #04f22b4b
 METHODS = {"torch": ("dynamic", "static", "weight_only", "float16", "bfloat16"), "onnxruntime": ("dynamic", "static", "float16")}
@@ -57,9 +58,9 @@ def quantize_model(
     _check_choice(method, backend)
     needed = method == "static" or (example is None and calibration is not None)
     batches = _calibration_batches(calibration, example) if needed else []
-    inputs = batches[0] if example is None and batches else _example(example, "quantize_model")
-    model = copy.deepcopy(_module(model, "quantize_model")).eval()
-    _run_once(model, inputs, "quantize_model")
+    inputs = batches[0] if example is None and batches else as_inputs(example, "quantize_model")
+    model = copy.deepcopy(as_module(model, "quantize_model")).eval()
+    run_example(model, inputs, "quantize_model")
     if backend == "onnxruntime":
         return _quantize_onnx(model, method, batches, inputs, path)
     if method == "static":
@@ -71,19 +72,13 @@ def quantize_model(
     return QuantizedModel(program, method, freeze, path)
 
 # %% ../nbs/20_quantization.ipynb #8254a35c
-from .export import _call_once as _run_once
-from .export import _check_example as _example
-from .export import _check_model as _module
-from .export import _first_line, _need, _open_batch, _silence, _why_no_graph
-
-
 def _check_choice(method: Any, backend: Any) -> None:
     "`ConfigError` for a method or a backend that is none, or a pair that does not go together."
     if backend not in METHODS:
         raise ConfigError(f"unknown backend {backend!r}.", place="quantize_model.backend", given=backend, accepted=list(METHODS))
     if method not in METHODS[backend]:
         known = any(method in methods for methods in METHODS.values())
-        what = f"{method!r} is not there for the backend {backend!r}." if known else f"unknown method {method!r}."
+        what = f"the backend {backend!r} does not support {method!r}." if known else f"unknown method {method!r}."
         raise ConfigError(what, place="quantize_model.method", given=method, accepted=list(METHODS[backend]))
 
 
@@ -100,7 +95,7 @@ def _calibration_batches(data: Any, example: Any) -> list[tuple[torch.Tensor, ..
     batches = [_inputs_of(batch, place) for batch in data]
     if not batches:
         raise ConfigError("there are no data; give some hundred inputs.", place=place)
-    wanted = batches[0] if example is None else _example(example, "quantize_model")
+    wanted = batches[0] if example is None else as_inputs(example, "quantize_model")
     for number, batch in enumerate(batches):
         shapes = [tuple(x.shape[1:]) for x in batch], [tuple(x.shape[1:]) for x in wanted]
         if shapes[0] != shapes[1] or [x.dtype for x in batch] != [x.dtype for x in wanted]:
@@ -131,16 +126,16 @@ def _program(model: nn.Module, inputs: tuple[torch.Tensor, ...], place: str) -> 
     "The model as an exported program with an open batch size, or a `ConfigError`."
     inputs = tuple(torch.cat([x, x])[:2].clone() for x in inputs)  # two rows: small, and not taken for a constant
     try:
-        with _silence(), torch.set_grad_enabled(model.training):
-            return torch.export.export(model, inputs, dynamic_shapes=_open_batch(model, len(inputs)))
+        with silence(), torch.set_grad_enabled(model.training):
+            return torch.export.export(model, inputs, dynamic_shapes=open_batch(model, len(inputs)))
     except Exception as error:
-        raise ConfigError(_why_no_graph(model, error), place=f"{place}.model") from error
+        raise ConfigError(why_no_graph(model, error), place=f"{place}.model") from error
 
 
 def _torchao(name: str) -> Any:
     "A module of torchao, which talks a lot while it loads."
-    with _silence():
-        return _need(f"torchao.{name}", 'pip install "nnlearn[compress]"')
+    with silence():
+        return optional(f"torchao.{name}", "compress")
 
 
 def _x86_quantizer(qat: bool = False) -> Any:
@@ -152,7 +147,7 @@ def _static_program(model: nn.Module, inputs: tuple[torch.Tensor, ...], batches:
     "Static quantization by PT2E: observe, calibrate, convert."
     pt2e = _torchao("quantization.pt2e.quantize_pt2e")
     graph = _program(model, inputs, "quantize_model").module()
-    with _silence(), torch.no_grad():
+    with silence(), torch.no_grad():
         prepared = pt2e.prepare_pt2e(graph, _x86_quantizer())
         for batch in batches:
             prepared(*batch)
@@ -161,7 +156,7 @@ def _static_program(model: nn.Module, inputs: tuple[torch.Tensor, ...], batches:
 
 def _converted(prepared: Any, inputs: tuple[torch.Tensor, ...], place: str) -> Any:
     "The program after observation: int8 weights, and no float weights beside them."
-    with _silence():
+    with silence():
         graph = _torchao("quantization.pt2e.quantize_pt2e").convert_pt2e(prepared)
     if not any("quantize_per" in str(node.target) for node in graph.graph.nodes):
         raise ConfigError("there is nothing to quantize: the model has no convolution or linear layer that the x86 quantizer knows.",
@@ -184,7 +179,7 @@ def _linear_program(model: nn.Module, inputs: tuple[torch.Tensor, ...], method: 
         raise ConfigError(f"{method} quantization is for linear layers, and {type(model).__name__} has none; use static.",
                           place="quantize_model.method")
     ao = _torchao("quantization")
-    with _silence():
+    with silence():
         ao.quantize_(model, ao.Int8DynamicActivationInt8WeightConfig() if method == "dynamic" else ao.Int8WeightOnlyConfig())
     return _program(model, inputs, "quantize_model")
 
@@ -209,7 +204,7 @@ def _frozen(program: Any) -> Any:
     from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
     table = {op: rule for op, rule in torch.export.default_decompositions().items() if torch._export.utils._is_cia_op(op)}
-    with _silence(), torch.no_grad():
+    with silence(), torch.no_grad():
         graph = program.run_decompositions(table).module()
         _plain_views(graph)
         freezing_passes(graph, program.example_inputs[0])
@@ -331,12 +326,12 @@ def load_quantized(
             entry = next(name for name in archive.namelist() if name.endswith(f"/{_NOTE}"))
             note = json.loads(archive.read(entry))
         _operators(note["method"])
-        with _silence():
+        with silence():
             program = torch.export.load(path)
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{Path(path).name} is no whole file of a quantized model ({type(error).__name__}: {_first_line(error):.120}); "
+        raise ConfigError(f"{Path(path).name} is no whole file of a quantized model ({type(error).__name__}: {first_line(error):.120}); "
                           "write it again.", place="load_quantized.path") from error
     made = QuantizedModel(program, note["method"], note["freeze"])
     made._path = str(path)
@@ -351,7 +346,7 @@ def _save_program(program: Any, note: dict[str, Any], path: Path) -> str:
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {str(path.parent)!r}; make it first.", place="QuantizedModel.save")
     buffer = io.BytesIO()
-    with _silence():
+    with silence():
         torch.export.save(program, buffer, extra_files={_NOTE: json.dumps(note)})
     unfinished = path.with_name(path.name + ".part")
     with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as target:
@@ -363,7 +358,7 @@ def _save_program(program: Any, note: dict[str, Any], path: Path) -> str:
 
 def _operators(method: str) -> None:
     "Load the packages whose operators the program uses, and tell torch how to count the integer ones."
-    with _silence():
+    with silence():
         if method == "static":
             importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers quantized_decomposed
         elif method in ("dynamic", "weight_only"):
@@ -409,7 +404,7 @@ def int8_kernels(
     Only kernels that multiply and add count; a model whose pooling is done on integers, and nothing else, is no integer model. A module
     is exported as it is. Raises `ConfigError` for a file that cannot be loaded or run, and a module that cannot be exported.
     """
-    inputs = _example(example, "int8_kernels")
+    inputs = as_inputs(example, "int8_kernels")
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     with tempfile.TemporaryDirectory() as folder:
         given = str(Path(folder, "inputs.pt"))
@@ -437,7 +432,7 @@ def _stored(model: Any, inputs: tuple[torch.Tensor, ...], target: Path) -> str:
         return str(Path(model).resolve())
     if isinstance(model, (QuantizedModel, OnnxModel)):
         return str(Path(model.path).resolve())
-    module = copy.deepcopy(_module(model, "int8_kernels"))
+    module = copy.deepcopy(as_module(model, "int8_kernels"))
     if not isinstance(module, torch.fx.GraphModule):  # an exported graph has no modes
         module.eval()
     return _save_program(_program(module, inputs, "int8_kernels"), {"method": "static", "freeze": False}, target)
@@ -480,7 +475,7 @@ def _quantize_onnx(model: nn.Module, method: str, batches: Sequence[tuple[torch.
 # %% ../nbs/20_quantization.ipynb #0af9be06
 def _quantize_file(source: str, ready: str, made: str, method: str, batches: Sequence[tuple[torch.Tensor, ...]]) -> None:
     "ONNX Runtime's quantization of one file: QDQ for static, integers at run time for dynamic."
-    tools = _need("onnxruntime.quantization")
+    tools = optional("onnxruntime.quantization", "export")
     names = [entry.name for entry in OnnxModel(source).inputs]
     feeds = iter([dict(zip(names, (x.detach().cpu().numpy() for x in batch), strict=True)) for batch in batches])
 
@@ -488,8 +483,8 @@ def _quantize_file(source: str, ready: str, made: str, method: str, batches: Seq
         def get_next(self) -> Any:
             return next(feeds, None)
 
-    with _silence():
-        _need("onnxruntime.quantization.shape_inference").quant_pre_process(source, ready)
+    with silence():
+        optional("onnxruntime.quantization.shape_inference", "export").quant_pre_process(source, ready)
         if method == "static":
             tools.quantize_static(ready, made, Reader(), quant_format=tools.QuantFormat.QDQ, per_channel=True,
                                   activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8)
@@ -499,7 +494,7 @@ def _quantize_file(source: str, ready: str, made: str, method: str, batches: Seq
 
 def _strip(source: str, target: Path) -> None:
     "Copy an ONNX file without the shapes in between, which the quantizer wrote down and no runtime needs."
-    onnx = _need("onnx")
+    onnx = optional("onnx", "export")
     content = onnx.load(source)
     del content.graph.value_info[:]
     onnx.save(content, str(target))
@@ -525,7 +520,7 @@ class QATModel(nn.Module):
     def train(self, mode: bool = True) -> "QATModel":
         """Switch dropout, batch norm and observers; an exported graph's own train() would raise."""
         pt2e = _torchao("quantization.pt2e")
-        with _silence():
+        with silence():
             (pt2e.move_exported_model_to_train if mode else _to_eval)(self.graph)
         self.graph.apply(pt2e.enable_observer if mode and not self.observers_frozen else pt2e.disable_observer)
         self.training = mode
@@ -538,7 +533,7 @@ class QATModel(nn.Module):
 
     def convert(self, path: str | os.PathLike | None = None, freeze: bool = True) -> QuantizedModel:
         """The int8 model; this one stays as it is and can go on training."""
-        with _silence():
+        with silence():
             prepared = copy.deepcopy(self).eval().graph
         return QuantizedModel(_converted(prepared, self.example, "QATModel.convert"), "static", freeze, path)
 
@@ -549,13 +544,13 @@ def prepare_qat(
     fold: bool = False,  # fold batch norms into the convolutions first, for a model that is trained already: much quicker to prepare
 ) -> QATModel:  # to train, then `convert`
     """A copy that trains as if it were int8. Raises `ConfigError` for a model that cannot become a graph, or torchao missing."""
-    inputs = _example(example, "prepare_qat")
-    model = copy.deepcopy(_module(model, "prepare_qat"))
-    _run_once(copy.deepcopy(model).eval(), inputs, "prepare_qat")
+    inputs = as_inputs(example, "prepare_qat")
+    model = copy.deepcopy(as_module(model, "prepare_qat"))
+    run_example(copy.deepcopy(model).eval(), inputs, "prepare_qat")
     pt2e = _torchao("quantization.pt2e.quantize_pt2e")
     model = fold_batch_norm(model) if fold else model
     graph = _program(model.train(), inputs, "prepare_qat").module()
-    with _silence():
+    with silence():
         prepared = pt2e.prepare_qat_pt2e(graph, _x86_quantizer(qat=True))
     if not any("FakeQuantize" in type(part).__name__ for part in prepared.modules()):
         raise ConfigError(f"{type(model).__name__} has no convolution or linear layer that the x86 quantizer knows.",

@@ -2,6 +2,7 @@
 import importlib
 import inspect
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal, Union
 import numpy as np
 import pytest
 import torch
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
 
 import nnlearn
 from nnlearn.core import ConfigError, Rule, checked, checked_rules
@@ -133,3 +134,14 @@ def test_methods_and_classes_are_named_as_people_call_them():
     with pytest.raises(ConfigError, match=r"^Thing\.grow\.by: expected an integer, got '1'\.$"):
         Thing(1).grow("1")
     assert Thing(np.int64(2)).grow(by=np.int8(3)) == 5 and "size" in inspect.signature(Thing).parameters
+
+
+def test_a_sequence_says_how_many_items_it_takes_and_which_is_wrong():
+    rule = Rule(Annotated[Sequence[Annotated[int, Ge(1)]], Len(1, 2)])
+    assert rule.fit([1, 2]) == [1, 2] and rule.fit((3,)) == (3,)
+    for wrong, words in [([], "with 1 to 2 items.* got \\[\\]"), ([1, 2, 3], "got a list of 3 items"), (5, "got 5")]:
+        with pytest.raises(ValueError, match=words):
+            rule.fit(wrong)
+    with pytest.raises(ValueError, match="an integer of at least 1, got 0") as caught:
+        rule.fit([1, 0])
+    assert caught.value.at == "[1]"

@@ -246,13 +246,13 @@ class Strings(nn.Module):
     (Looks(), IMAGES, r"export_onnx.model: Looks cannot become a graph.*at `return x if x.sum\(\) > 0 else -x`.*torch.where"),
     (HoldsOn(), IMAGES, r"export_onnx.model: a batch of 1 does not run, though the example of 4 does.*flatten\(1\)"),
     (Random(), IMAGES, "export_onnx.model: the file and the model differ by .*random in eval mode"),
-    (Words(), IMAGES, "export_onnx.model: the model must return a tensor or a tuple of tensors, not dict"),
+    (Words(), IMAGES, "export_onnx.model: expected a model that returns a tensor or a tuple of tensors, got dict"),
     (Strings(), IMAGES, r"export_onnx.example: the model cannot run the example of shape \(4, 1, 28, 28\)"),
-    (torch.relu, IMAGES, "export_onnx.model: an nn.Module is needed, not builtin"),
-    (nn.ReLU(), IMAGES.numpy(), "export_onnx.example: .* not ndarray"),
-    (nn.ReLU(), (), "export_onnx.example: .* not nothing"),
-    (nn.ReLU(), torch.tensor(1.0), "export_onnx.example: all inputs need the same batch size, at least 1"),
-    (nn.ReLU(), IMAGES[:0], "export_onnx.example: all inputs need the same batch size, at least 1"),
+    (torch.relu, IMAGES, "export_onnx.model: expected an nn.Module, got builtin"),
+    (nn.ReLU(), IMAGES.numpy(), "export_onnx.example: .* got ndarray"),
+    (nn.ReLU(), (), "export_onnx.example: .* got nothing"),
+    (nn.ReLU(), torch.tensor(1.0), "export_onnx.example: expected inputs with the same batch size, at least 1"),
+    (nn.ReLU(), IMAGES[:0], "export_onnx.example: expected inputs with the same batch size, at least 1"),
     (Two(), (torch.randn(3, 5), torch.ones(2, 4, dtype=torch.int64)), r"same batch size.*\(3, 5\), \(2, 4\)"),
     (small_cnn((2,)), torch.rand(3, 3, 28, 28), "export_onnx.example: the model cannot run"),
 ], ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "")
@@ -280,7 +280,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=rf'package {package} is not there.*pip install "nnlearn\[export\]"'):
+    with pytest.raises(ConfigError, match=rf'import {package}: .*pip install "nnlearn\[export\]"'):
         export_onnx(trained(), IMAGES, tmp_path / "net.onnx")
 
 
@@ -521,7 +521,7 @@ def test_litert_finds_a_wrong_file_and_words_a_failure(tmp_path, monkeypatch):
 
 def test_litert_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    with pytest.raises(ConfigError, match="package litert_torch is not there.*pip install litert-torch"):
+    with pytest.raises(ConfigError, match="import litert_torch: .*pip install litert-torch"):
         export_litert(trained(), IMAGES, tmp_path / "net.tflite")
 
 
@@ -575,7 +575,7 @@ def test_tensorrt_without_package_or_file(exported, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="build_tensorrt.onnx_path: there is no file"):
         build_tensorrt(tmp_path / "none.onnx", tmp_path / "net.plan")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ConfigError, match="package tensorrt is not there"):
+    with pytest.raises(ConfigError, match="import tensorrt: .*pip install tensorrt"):
         build_tensorrt(exported[1], tmp_path / "net.plan")
 
 
