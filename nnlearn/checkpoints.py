@@ -16,13 +16,14 @@ import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch.utils.data import Dataset, Sampler
 
-from .core import ConfigError
+from .core import ConfigError, checked
 
 # %% ../nbs/08_checkpoints.ipynb #e3738c34
 class CheckpointError(RuntimeError):
@@ -216,16 +217,15 @@ def _what_is_wrong(path: Path, size: int, sealed: bool) -> str:
 class CheckpointFolder:
     """The checkpoints of one run: `step-00000120.pt` for the newest `keep`, and `best.pt`."""
 
+    @checked
     def __init__(
         self,
         folder: str | Path,  # made when the first checkpoint is written
-        keep: int = 2,  # how many of the newest stay
+        keep: Annotated[int, Ge(1)] = 2,  # how many of the newest stay
     ):
-        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise ConfigError(f"must be a whole number of at least 1, not {keep!r}.", place="keep")
         self.folder, self.keep = Path(folder), keep
         if self.folder.exists() and not self.folder.is_dir():
-            raise ConfigError(f"{self.folder} is a file, and a folder is needed.", place="checkpoint_dir")
+            raise ConfigError(f"expected a folder, and {self.folder} is a file.", place="checkpoint_dir")
 
     def paths(self, after: int = -1) -> list[Path]:
         """The numbered checkpoints of steps beyond `after`, newest first."""
@@ -315,6 +315,7 @@ class _Replayed:
         self.generators, self.samplers = _generators(loader), _with_epochs(loader)
         self.start: dict[str, Any] = {}
         self.pending: dict[str, Any] | None = None
+        self.iterator: Any = None
 
     def stateful(self) -> bool:
         """Whether the loader can say itself where it stands."""
@@ -352,7 +353,8 @@ class Batches(_Replayed):
         pending, self.pending = self.pending, None
         if pending is None:
             self.position, self.start = 0, self.states()
-        for batch in self.take_up(pending) if pending else self.loader:
+        self.iterator = self.take_up(pending) if pending else iter(self.loader)
+        for batch in self.iterator:
             self.position += 1
             yield batch
 
@@ -368,14 +370,18 @@ class Batches(_Replayed):
 
     def state_dict(self) -> dict[str, Any]:
         """Position, random states now and at the epoch's start, and the loader's own state."""
-        return {"position": self.position, "batches": batches_in(self.loader),
+        inside = self.position > 0 and hasattr(self.iterator, "state_dict")  # others may read the loader meanwhile
+        return {"position": self.position, "batches": batches_in(self.loader), "batch_size": getattr(self.loader, "batch_size", None),
                 "now": self.states(), "start": self.start if self.position else {},
-                "loader": self.loader.state_dict() if self.stateful() else None}
+                "loader": (self.iterator if inside else self.loader).state_dict() if self.stateful() else None}
 
     def differs(self, state: dict[str, Any]) -> str | None:
         """In what the loader of a state was another one than this, in words; None when it fits."""
         if state["batches"] != batches_in(self.loader):
             return f"gave {state['batches']} batches an epoch, and this one has {batches_in(self.loader)}"
+        size = getattr(self.loader, "batch_size", None)
+        if state.get("batch_size", size) != size:
+            return f"gave batches of {state['batch_size']}, and this one gives {size}"
         then, now = len(state["now"]["generators"]), len(self.generators)
         return None if then == now else f"held {then} random generators of its own, and this one holds {now}"
 

@@ -110,6 +110,9 @@ class _Names(UserDict):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and normalize_name(name) in self.data
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.kind}s: {', '.join(self.data) or 'none yet'}"
+
     def get(self, name: str, default: Any = None) -> Any:
         """The entry of that name, or `default`."""
         return self[name] if name in self else default

@@ -10,19 +10,21 @@ __all__ = ['Table', 'fill', 'tabular', 'split', 'Standardizer', 'shared_rows', '
 import csv as csv_module
 import math
 import os
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from .core import ConfigError, generator, shifted_seed
+from .core import ConfigError, checked, generator, shifted_seed
 
 # %% ../nbs/06_data.ipynb #dc87f62c
 @dataclass(eq=False)
@@ -161,7 +163,7 @@ def _number(cell: str, name: str, line: int) -> float:
     if cell.lower() in _HOLES:
         return math.nan
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # Python would read 12_34 as 1234
     except ValueError:
         raise ConfigError(f"{name!r} holds {cell!r} in line {line}, and only numbers can be learned from. Turn text into "
                           "numbers first (one column of 0 and 1 for each value), or leave the column out.", place="tabular") from None
@@ -303,6 +305,8 @@ class Standardizer(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    mean_rest: torch.Tensor
+    std_rest: torch.Tensor
 
     def __init__(
         self,
@@ -318,17 +322,30 @@ class Standardizer(nn.Module):
         wide = inputs.double()
         if not wide.isfinite().all():
             raise ConfigError("some training inputs are NaN or infinite; fill or drop them first.", place="Standardizer")
-        std = wide.std(0, correction=0)
-        self.register_buffer("mean", wide.mean(0).float())
-        self.register_buffer("std", torch.where(std > 1e-12 * wide.abs().amax(0), std, 1.0).float())  # a constant column stays 0
+        mean, std = wide.mean(0), wide.std(0, correction=0)
+        std = torch.where(std > 1e-12 * wide.abs().amax(0), std, 1.0)  # a constant column stays 0
+        if not (mean.float().isfinite() & std.float().isfinite()).all():
+            raise ConfigError("some training inputs are out of range for float32; scale them first.", place="Standardizer")
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, value.float())
+            self.register_buffer(f"{name}_rest", (value - value.float()).float())  # what float32 leaves out
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Scaled inputs, of the shape they came in."""
-        return (self._fits(inputs) - self.mean) / self.std
+        """Scaled inputs, of the shape they came in; float64 and integers are scaled in float64, integers become float32."""
+        mean, std, values = self._moments(self._fits(inputs))
+        scaled = (values - mean) / std
+        return scaled if inputs.is_floating_point() else scaled.float()
 
     def inverse(self, scaled: torch.Tensor) -> torch.Tensor:
         """What `forward` made `scaled` of."""
-        return self._fits(scaled) * self.std + self.mean
+        mean, std, scaled = self._moments(self._fits(scaled))
+        return scaled * std + mean
+
+    def _moments(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        "Mean, standard deviation and inputs in the precision of the inputs."
+        if inputs.dtype is torch.float32 or inputs.dtype in (torch.float16, torch.bfloat16):
+            return self.mean, self.std, inputs
+        return self.mean.double() + self.mean_rest.double(), self.std.double() + self.std_rest.double(), inputs.double()
 
     def _fits(self, inputs: torch.Tensor) -> torch.Tensor:
         if inputs.shape[-self.mean.ndim:] != self.mean.shape:
@@ -372,27 +389,103 @@ def _row_bytes(inputs: Any, place: str) -> list[bytes]:
     return [row.tobytes() for row in flat.contiguous().view(torch.uint8).numpy()]
 
 # %% ../nbs/06_data.ipynb #cd92a3b6
-def _epoch_order(rows: int, seed: int, epoch: int) -> torch.Tensor:
-    """The rows in the order of an epoch."""
-    return torch.randperm(rows, generator=generator((seed * 1_000_003 + epoch) % 2**63))
+class _Pass:
+    """One way through the batches of a `TensorLoader`; it knows where it stands, whatever else reads the loader."""
 
+    def __init__(self, loader: "TensorLoader"):
+        self.loader, self.epoch, self.batch = loader, 0, 0
+        self.order: torch.Tensor | None = None  # of the rows, once it has begun
 
-class _InMemory:
-    """What a `TensorLoader` is made of."""
+    def __iter__(self) -> "_Pass":
+        return self
 
+    def __next__(self) -> tuple[torch.Tensor, ...]:
+        loader = self.loader
+        if not self.epoch:
+            self.epoch, self.batch, self.order = loader._begin(self)
+        if self.over:
+            self.order = None
+            raise StopIteration
+        rows = slice(self.batch * loader.batch_size, (self.batch + 1) * loader.batch_size)
+        self.batch += 1
+        if self.order is None:
+            return tuple(t[rows].clone() for t in loader.tensors)
+        return tuple(t.index_select(0, self.order[rows]) for t in loader.tensors)
+
+    @property
+    def over(self) -> bool:
+        """Whether every batch has been given out."""
+        return self.batch >= len(self.loader)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A state of the loader that continues this pass."""
+        if not self.epoch:
+            return self.loader.state_dict()
+        return {**self.loader.state_dict(), "epoch": self.epoch, "batch": self.batch}
+
+# %% ../nbs/06_data.ipynb #98b2b5e1
+class TensorLoader:
+    """Batches of tensors that lie in memory, each cut by one index operation; iterated like a `DataLoader`.
+
+    It takes tensors in place of a dataset, and none of a `DataLoader`'s options for workers, samplers and `collate_fn`.
+    The order of epoch `e` is a pure function of `seed` and `e`, so that `state_dict` is a few numbers and
+    `load_state_dict` continues in the middle of an epoch. Each iteration keeps its own place, with a `state_dict` of
+    its own: reading the loader while it is being read disturbs neither. Batches are copies. Raises `ConfigError` for
+    tensors of unequal length, no rows, or a batch size that gives no batch.
+    """
+
+    @checked
     def __init__(
         self,
         *tensors: torch.Tensor,  # each of shape (rows, ...), all with the same number of rows, on one device
-        batch_size: int = 64,  # rows in a batch
+        batch_size: Annotated[int, Ge(1)] = 64,  # rows in a batch
         shuffle: bool = False,  # a new order in every epoch
-        seed: int | None = None,  # of the orders; None: drawn from torch's generator, so that `seed_everything` decides it
+        seed: Annotated[int, Ge(0)] | None = None,  # of the orders; None: drawn from torch's generator (`seed_everything`)
         drop_last: bool = False,  # leave out the last batch when it is smaller
     ):
         _check_tensors(tensors, batch_size, drop_last)
         self.tensors, self.batch_size, self.shuffle, self.drop_last = tensors, batch_size, shuffle, drop_last
         drawn = int(torch.randint(2**31, ())) if seed is None and shuffle else 0
         self.seed = drawn if seed is None else _check_seed(seed, "TensorLoader.seed")
-        self.epoch, self.batch, self._continue = 0, 0, False
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again with epoch 1: the next iterations give the same batches as those of a new loader."""
+        self._put(0, 0, 0)
+
+    def _put(self, epoch: int, batch: int, started: int) -> None:
+        "Stand there, with no iteration under way."
+        self._at, self.started = (epoch, batch), started
+        self._last: _Pass | None = None  # the iteration begun last
+        self._earlier: list[weakref.ref[_Pass]] = []  # those that were not over when another one began
+
+    def _begin(self, new: _Pass) -> tuple[int, int, torch.Tensor | None]:
+        "Epoch, batch and order for an iteration that gives its first batch."
+        resumed = self._last is None and 0 < self._at[1] < len(self)  # what load_state_dict put us into
+        if not resumed:
+            self.started += 1
+        if self._last is not None and not self._last.over:
+            self._earlier = [ref for ref in self._earlier if ref() is not None] + [weakref.ref(self._last)]
+        self._last = new
+        epoch, batch = self._at if resumed else (self.started, 0)
+        if not self.shuffle:
+            return epoch, batch, None
+        order = torch.randperm(len(self.tensors[0]), generator=generator((self.seed * 1_000_003 + epoch) % 2**63))
+        return epoch, batch, order.to(self.tensors[0].device)
+
+    def _place(self) -> tuple[int, int]:
+        "Epoch and batch of the iteration that is under way: the one begun last that is not over."
+        under_way = [one for ref in self._earlier if (one := ref()) and not one.over]
+        last = self._last
+        if last is not None and last.over and under_way:
+            last = under_way[-1]
+        return self._at if last is None else (last.epoch, last.batch)
+
+    epoch = property(lambda self: self._place()[0], doc="The epoch in progress, from 1; 0 before the first.")
+    batch = property(lambda self: self._place()[1], doc="How many batches of that epoch were given out.")
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        return _Pass(self)
 
     def __len__(self) -> int:
         rows = len(self.tensors[0])
@@ -408,52 +501,32 @@ class _InMemory:
         return {"rows": len(self.tensors[0]), "batch_size": self.batch_size, "shuffle": self.shuffle, "drop_last": self.drop_last,
                 "batches": len(self)}
 
-# %% ../nbs/06_data.ipynb #98b2b5e1
-class TensorLoader(_InMemory):
-    """Batches of tensors that lie in memory, each cut by one index operation; iterated like a `DataLoader`.
-
-    It takes tensors in place of a dataset, and none of a `DataLoader`'s options for workers, samplers and `collate_fn`.
-    The order of epoch `e` is a pure function of `seed` and `e`, so that `state_dict` is a few numbers and
-    `load_state_dict` continues in the middle of an epoch. Batches are copies. Raises `ConfigError` for tensors of
-    unequal length, no rows, or a batch size that gives no batch.
-    """
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        if not self._continue:  # a new epoch; otherwise the one that load_state_dict put us into
-            self.epoch, self.batch = self.epoch + 1, 0
-        self._continue, size = False, self.batch_size
-        order = _epoch_order(len(self.tensors[0]), self.seed, self.epoch).to(self.tensors[0].device) if self.shuffle else None
-        for batch in range(self.batch, len(self)):
-            self.batch = batch + 1
-            if order is None:
-                yield tuple(t[batch * size:(batch + 1) * size].clone() for t in self.tensors)
-            else:
-                rows = order[batch * size:(batch + 1) * size]
-                yield tuple(t.index_select(0, rows) for t in self.tensors)
-
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: the seed, the epoch in progress (from 1), how many of its batches were given out; and its make."""
-        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch, **self._make()}
+        """Where the loader stands: seed, epoch (from 1), batches given out of it, epochs begun; and its make."""
+        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch, "started": self.started, **self._make()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`: the next iteration gives the rest of that epoch, or the next epoch when it was over."""
         _check_state(state, self._make())
-        self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
-        self._continue = 0 < self.batch < len(self)
+        self.seed = state["seed"]
+        self._put(state["epoch"], state["batch"], state.get("started", state["epoch"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the place, without the iterations under way."""
+        return {**self.__dict__, "_at": self._place(), "_last": None, "_earlier": []}
 
 # %% ../nbs/06_data.ipynb #55ef8b7e
 def _check_tensors(tensors: tuple[torch.Tensor, ...], batch_size: int, drop_last: bool) -> None:
     "Raise `ConfigError` unless the tensors can be cut into at least one batch."
     if not tensors or not all(isinstance(t, torch.Tensor) and t.ndim for t in tensors):
         kinds = ", ".join(type(t).__name__ for t in tensors) or "nothing"
-        raise ConfigError(f"tensors with rows are needed, not {kinds}; torch.as_tensor(array) makes one of an array.", place="TensorLoader")
-    _check_whole(batch_size, "TensorLoader.batch_size", 1)
+        raise ConfigError(f"expected tensors with rows, got {kinds}; torch.as_tensor(array) makes one of an array.", place="TensorLoader")
     lengths = [len(t) for t in tensors]
     if len(set(lengths)) > 1:
         raise ConfigError(f"all tensors need the same number of rows, these have {lengths}.", place="TensorLoader")
     if lengths[0] == 0 or (drop_last and lengths[0] < batch_size):
-        raise ConfigError(f"{lengths[0]} rows give no batch of {batch_size}{' when the last is dropped' if drop_last else ''}.",
-                          place="TensorLoader")
+        few = f"{lengths[0]} rows make no full batch of {batch_size} (drop_last=True)."
+        raise ConfigError(few if lengths[0] else "expected tensors with at least one row, got 0 rows.", place="TensorLoader")
 
 
 def _check_state(state: Any, make: dict[str, Any]) -> None:

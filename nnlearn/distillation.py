@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -180,8 +180,8 @@ def distill(
     loss: DistillationLoss | None = None,  # alpha 0.5 and temperature 2 when left out
     optimizer: torch.optim.Optimizer | None = None,  # over the student (and the features); AdamW with rate 3e-3 when left out
     features: "FeatureDistillation | None" = None,  # to match intermediate layers as well
-    verbose: int = 0,  # as for `Trainer.fit`
-    resume: bool | str = False,  # as for `Trainer.fit`
+    verbose: bool | Literal[0, 1, 2] = 0,  # as for `Trainer.fit`
+    resume: bool | Literal["approximate"] = False,  # as for `Trainer.fit`
     **options: Any,  # of `Trainer`: scheduler, metrics, callbacks, checkpoint_dir, seed, device, ...
 ) -> History:
     """Train a student under a teacher, by `Trainer`. (Hinton, Vinyals and Dean, 2015.)

@@ -306,9 +306,11 @@ def _checked_value(key: str, value: Any, entry: Any, place: str) -> Any:
         raise ConfigError(f"True or False is needed, not {value!r}.", place=place)
     if key in _RANGES:
         _number(value, place, **_RANGES[key])
-        if key in ("blank", "ignore_index") and value != int(value):
-            raise ConfigError(f"a whole number is needed, not {value!r}.", place=place)
-        return int(value) if key in ("blank", "ignore_index") or entry is nn.MultiMarginLoss and key == "p" else value
+        if key not in ("blank", "ignore_index") and not (entry is nn.MultiMarginLoss and key == "p"):
+            return value
+        if value != int(value):
+            raise ConfigError(f"expected an integer, got {value!r}.", place=place)
+        return int(value)
     return value
 
 # %% ../nbs/03_losses.ipynb #0231cbfe

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .core import ConfigError, Registry, check_keys, check_params, nearest
 
@@ -72,6 +73,13 @@ def _tensors(group: Mapping[str, Any]) -> list[Any]:
     return [_tensor(member) for member in group["params"]]
 
 # %% ../nbs/05_optimizers.ipynb #5a1a627c
+def _shaped(tensor: torch.Tensor, place: str) -> torch.Tensor:
+    "The tensor, or a `ConfigError` while it is that of a lazy layer, whose shape decides here."
+    if is_lazy(tensor):
+        raise ConfigError("expected parameters with a shape, got those of a lazy layer. Call the model once on a batch first.", place=place)
+    return tensor
+
+
 class _TwoRules(torch.optim.Optimizer):
     """An optimizer of two: each group is split by the shape of its tensors, and each rule steps with its own groups."""
 
@@ -80,7 +88,7 @@ class _TwoRules(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; it becomes one of matrices (`rule` is `muon`) and one of the rest (`adamw`)."""
         members = _group(param_group, "param_group")["params"]
-        matrices = [_tensor(member).ndim == 2 for member in members]
+        matrices = [_shaped(_tensor(member), "param_group").ndim == 2 for member in members]
         for rule, wanted in (("muon", True), ("adamw", False)):
             chosen = [member for member, matrix in zip(members, matrices, strict=True) if matrix is wanted]
             if chosen:
@@ -120,13 +128,17 @@ class MuonWithAdamW(_TwoRules):
         fused: bool | None = None,  # AdamW's kernel
     ):
         both = {"lr": lr, "weight_decay": weight_decay}
-        self._rules = _muon_and_adamw({**both, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps,
-                                       "adjust_lr_fn": adjust_lr_fn}, {**both, "betas": betas, "eps": eps, "fused": fused})
+        muon = {**both, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn}
+        self._settings = muon, {**both, "betas": betas, "eps": eps, "fused": fused}
+        self._rules = _muon_and_adamw(*self._settings)
         super().__init__(params, both)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_settings": self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.__dict__.setdefault("_rules", _muon_and_adamw({}, {}))  # after unpickling
+        self._rules = _muon_and_adamw(*self._settings)  # a copy's own
 
 # %% ../nbs/05_optimizers.ipynb #af8e3a69
 def _muon_and_adamw(for_muon: dict[str, Any], for_adamw: dict[str, Any]) -> dict[str, torch.optim.Optimizer]:
@@ -259,6 +271,7 @@ def no_decay_groups(
         for name, p in layer.named_parameters(recurse=False):
             if p.requires_grad and p not in seen:
                 seen.add(p)
+                _shaped(p, "no_decay_groups.model")
                 groups[p.ndim >= 2 and "bias" not in name and not isinstance(layer, _NO_DECAY_LAYERS)].append(p)
     if not seen:
         raise ConfigError("the model has no parameter to train.", place="no_decay_groups.model")
@@ -436,7 +449,7 @@ def _check_names(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     "Raise `ConfigError` for a key that this type does not have, with those it has and their defaults."
     accepted = [*(f"{key}={value!r}" for key, value in defaults.items()), *CLIPPING_KEYS, "fused"]
     _check_clipping_words(given)
-    for key in given.keys() - defaults.keys():
+    for key in (key for key in given if key not in defaults):
         belongs = {**_OF_TYPES, **_ELSEWHERE}.get(key)
         near = nearest(key, [*defaults, *CLIPPING_KEYS, "fused"])
         said = f"`{key}` belongs to the {belongs}, not here." if belongs else f"unknown key {key!r}."

@@ -487,7 +487,7 @@ class ModelOptimizer:
     def __init__(
         self,
         config: Any,  # a `Config`, a dict, or the path of a YAML file; sections that are left out have their defaults
-        verbose: int = 1,  # 0: silent, 1: progress bars
+        verbose: bool | Literal[0, 1, 2] = 1,  # 0: silent, 1: progress bars
     ):
         self.config = load_config(config) if isinstance(config, (str, os.PathLike)) else read_config(config)
         self.verbose = verbose
@@ -852,7 +852,7 @@ class _Maker:
         """A stage whose function writes the file."""
         def fresh(path: Path) -> None:
             seed_everything(self.o.config.seed)
-            self.loader.epoch = self.loader.batch = 0  # every stage sees the batches in the same order
+            self.loader.restart()  # every stage sees the batches in the same order
             make(path)
 
         return self.folder.stage(name, name.replace(", ", "-").lower() + ending, [self.common, *made_from], after, fresh)

@@ -399,7 +399,9 @@ class ScheduleLR(LRScheduler):
         schedule: Schedule,  # gives the first group's rate
         last_epoch: int = -1,  # the last step done, as in torch's schedulers
     ):
-        rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        rates = [float(group["lr"]) for group in optimizer.param_groups]  # an `initial_lr` may be an earlier schedule's
+        if last_epoch >= 0 or not any(rates):
+            rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
         if rates[0] == 0 and any(rates):
             raise ConfigError("the first parameter group has rate 0, so the others have no ratio to it; give the first "
                               "group a rate above 0.", place="optimizer")
@@ -657,16 +659,19 @@ def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epo
     class WarmupScheduler(keras.callbacks.Callback):
         """Sets the learning rate before each batch by `schedule`, which is made when training begins."""
         schedule: Schedule | None = None
+        rate: float | None = section["max_lr"]
 
         def on_train_begin(self, logs: Any = None) -> None:
-            rate = section["max_lr"]
-            if rate is None:  # Keras keeps it in float32: 0.1 comes back as 0.10000000149
-                rate = float(str(np.float32(float(self.model.optimizer.learning_rate))))
-            self.schedule = _epoch_schedule(section, rate, steps_per_epoch or self.params["steps"],
-                                            epochs or self.params["epochs"])
+            if self.rate is None:  # Keras keeps it in float32: 0.1 comes back as 0.10000000149
+                self.rate = float(str(np.float32(float(self.model.optimizer.learning_rate))))
+            self.steps = steps_per_epoch or self.params["steps"]
+            self.schedule = _epoch_schedule(section, self.rate, self.steps, epochs or self.params["epochs"])
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.first = epoch * self.steps  # the optimizer's own count would go on in a second fit
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             assert self.schedule is not None
-            self.model.optimizer.learning_rate = self.schedule(int(self.model.optimizer.iterations))
+            self.model.optimizer.learning_rate = self.schedule(self.first + batch)
 
     return WarmupScheduler()

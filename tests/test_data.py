@@ -1,6 +1,8 @@
 """Data: tables from odd files, splits that do not leak, loaders that resume, and what cannot be read."""
+import copy
 import io
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -319,6 +321,26 @@ def test_rows_that_are_shared():
         d.shared_rows(first, torch.zeros(2, 3))
 
 
+def test_standardizer_keeps_the_digits_of_large_numbers():
+    for x in (1e8 + torch.arange(10.0, dtype=torch.float64)[:, None], (10**8 + torch.arange(10))[:, None]):
+        scaled = d.Standardizer(x)(x)
+        expected = (torch.arange(10.0, dtype=torch.float64) - 4.5) / torch.arange(10.0, dtype=torch.float64).std(correction=0)
+        assert scaled.dtype is (x.dtype if x.is_floating_point() else torch.float32)
+        assert torch.allclose(scaled[:, 0].double(), expected, atol=1e-6)
+    x = 1e8 + torch.arange(10.0, dtype=torch.float64)[:, None]
+    scale = d.Standardizer(x)
+    assert torch.allclose(scale.inverse(scale(x)), x, rtol=0, atol=1e-5)
+    with pytest.raises(ConfigError, match="out of range for float32"):
+        d.Standardizer(torch.tensor([[1e200], [2e200]], dtype=torch.float64))
+
+
+def test_an_underscore_is_no_part_of_a_number(tmp_path):
+    path = tmp_path / "codes.csv"
+    path.write_text("code,y\n12_34,0\n7,1\n")
+    with pytest.raises(ConfigError, match="'code' holds '12_34' in line 2"):
+        d.tabular(path, None, "y")
+
+
 # TensorLoader
 
 
@@ -389,6 +411,37 @@ def test_tensor_loader_details():
     assert len(d.TensorLoader(x).dataset) == 4
 
 
+def test_tensor_loader_may_be_read_while_it_is_read():
+    def loader():
+        return d.TensorLoader(torch.arange(12), batch_size=np.int64(4), shuffle=True, seed=1)
+
+    def orders(batches):
+        return [rows.tolist() for rows, in batches]
+
+    one = loader()
+    outer = iter(one)
+    first = next(outer)
+    inner = orders(one)  # as a callback does that evaluates the training data
+    state, own = one.state_dict(), outer.state_dict()
+    assert state == own and (one.epoch, one.batch, one.started) == (1, 1, 2)
+    rest, third = orders(outer), orders(one)
+    plain = loader()
+    assert [*orders([first]), *rest] == orders(plain) and inner == orders(plain) and third == orders(plain)
+    for again in (loader(), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        again.load_state_dict(state)
+        assert orders(again) == rest and orders(again) == third
+    assert orders(copy.deepcopy(one)) == orders(plain)
+    one.restart()
+    assert orders(one) == orders(loader())
+
+
+def test_tensor_loader_that_was_only_looked_into():
+    one = d.TensorLoader(torch.arange(12), batch_size=4, seed=1)
+    next(iter(one))
+    list(one)
+    assert (one.epoch, one.batch) == (2, 3)  # the first iteration is gone, not under way
+
+
 def test_tensor_loader_states_that_do_not_fit():
     x = torch.zeros(10, 2)
 
@@ -416,10 +469,12 @@ def test_tensor_loader_states_that_do_not_fit():
 
 
 @pytest.mark.parametrize(("tensors", "kwargs", "word"), [
-    ((), {}, "not nothing"), (([1, 2],), {}, "not list"), ((torch.tensor(1.0),), {}, "rows are needed"),
+    ((), {}, "got nothing"), (([1, 2],), {}, "tensors.*got .*list"), ((torch.tensor(1.0),), {}, "tensors with rows"),
     ((torch.zeros(2), torch.zeros(3)), {}, r"\[2, 3\]"),
-    ((torch.zeros(0, 2),), {}, "0 rows"), ((torch.zeros(3),), {"batch_size": 4, "drop_last": True}, "last is dropped"),
-    ((torch.zeros(3),), {"batch_size": 0}, "at least 1"), ((torch.zeros(3),), {"batch_size": 2.0}, "whole number"),
+    ((torch.zeros(0, 2),), {}, "0 rows"), ((torch.zeros(3),), {"batch_size": 4, "drop_last": True}, "no full batch of 4"),
+    ((torch.zeros(3),), {"batch_size": 0}, "at least 1"), ((torch.zeros(3),), {"batch_size": 2.0}, "an integer"),
+    ((torch.zeros(3),), {"shuffle": "no"}, "TensorLoader.shuffle"),
+    ((torch.zeros(3),), {"batchsize": 2}, "Did you mean 'batch_size'"),
 ])
 def test_tensor_loaders_that_cannot_be(tensors, kwargs, word):
     with pytest.raises(ConfigError, match=word):

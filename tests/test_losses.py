@@ -96,7 +96,7 @@ def test_weights_are_a_copy_and_go_to_the_device():
     ("huber", {"delta": 0}, "above 0"), ("huber", {"delta": "1"}, "finite number"),
     ("smooth_l1", {"beta": -1}, "at least 0"), ("cross_entropy", {"label_smoothing": 2}, "from 0 to 1"),
     ("cross_entropy", {"weight": [1, -1]}, "at least 0"), ("cross_entropy", {"weight": [1, math.nan]}, "finite"),
-    ("cross_entropy", {"weight": "heavy"}, "list of weights"), ("cross_entropy", {"ignore_index": 0.5}, "whole number"),
+    ("cross_entropy", {"weight": "heavy"}, "list of weights"), ("cross_entropy", {"ignore_index": 0.5}, "expected an integer"),
     ("focal", {"gamma": -1}, "at least 0"), ("focal", {"gamma": math.inf}, "finite"), ("ctc", {"blank": -1}, "at least 0"),
     ("ctc", {"zero_infinity": 1}, "True or False"), ("triplet_margin", {"margin": math.nan}, "finite"),
     ("multi_margin", {"p": 3}, "p == 1 and p == 2"), ("mse", {"reduce": False}, "Did you mean 'reduction'"),
@@ -449,3 +449,9 @@ def test_explorers_fit_their_budget_and_show_what_torch_computes():
     r, cost = (np.array(v) for v in shown["Huber"])
     inside = cost <= 6
     assert np.allclose(cost[inside], np.where(abs(r) <= 2, r**2 / 2, 2 * abs(r) - 2)[inside], atol=0.01)
+
+
+def test_a_power_between_two_integers_is_refused():
+    with pytest.raises(ConfigError, match="p: expected an integer, got 1.5"):
+        get_loss_function("multi_margin", p=1.5)
+    assert get_loss_function("multi_margin", p=2.0).p == 2

@@ -3,6 +3,7 @@ import copy
 import io
 import math
 import os
+import pickle
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -596,7 +597,7 @@ def test_none_means_no_clipping_and_names_are_forgiving():
 def test_the_explorer_draws_what_torch_does():
     explorer = explorers.optimizer_explorer()
     assert "momentum" in repr(explorer) or explorer is not None
-    x, y = o._valley_path(lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.5))
+    x, y = explorers.valley_path(lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.5))
     assert len(x) == 61 and (x[0], y[0]) == (-9.0, 1.0) and abs(x[1] - (-9 + 0.02 * 9)) < 1e-12
 
 
@@ -641,3 +642,28 @@ def test_unknown_keys_are_answered_with_the_accepted_ones_and_their_defaults():
         assert all(f"{key}={value!r}" in str(caught.value) for key, value in defaults.items())
     with pytest.raises(ConfigError, match="Did you mean 'gradient_clipping_by_norm'"):
         o.optimizer_builder({"type": "sgd", "gradient_clipping_norm": 1}, 0.1, net().parameters())
+
+
+def test_a_copy_of_muon_keeps_its_own_settings():
+    given = {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.3}
+    one = o.get_optimizer("muon", [nn.Parameter(torch.randn(3, 3))], given)
+    for each in (one, copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        each.add_param_group({"params": [nn.Parameter(torch.randn(2, 2))]})
+        assert {key: each.param_groups[-1][key] for key in given} == given
+    assert "_settings" not in one.state_dict()
+
+
+def test_parameters_without_a_shape_are_refused_where_the_shape_decides():
+    model = nn.Sequential(nn.LazyLinear(4), nn.LazyLinear(1))
+    for build in (lambda: o.no_decay_groups(model, 0.1), lambda: o.get_optimizer("muon", model.parameters())):
+        with pytest.raises(ConfigError, match="Call the model once on a batch first"):
+            build()
+    model(torch.randn(2, 3))
+    assert [len(group["params"]) for group in o.no_decay_groups(model, 0.1)] == [2, 2]
+    assert {group["rule"] for group in o.get_optimizer("muon", model.parameters()).param_groups} == {"muon", "adamw"}
+
+
+def test_the_first_unknown_key_is_named():
+    for first, second in (("momentun", "nesterow"), ("nesterow", "momentun")):
+        with pytest.raises(ConfigError, match=f"unknown key '{first}'"):
+            o.optimizer_builder({"type": "sgd", first: 0.9, second: True}, 0.1, [nn.Parameter(torch.ones(1))])

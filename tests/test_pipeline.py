@@ -21,7 +21,9 @@ import nnlearn.pipeline as p
 from nnlearn.core import ConfigError
 from nnlearn.course.cli import main
 from nnlearn.data import TensorLoader
+from nnlearn.datasets import mnist_sample
 from nnlearn.measure import Comparison, Row
+from nnlearn.models import small_cnn
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPSTONE = ROOT / "assets" / "configs" / "capstone.yaml"
@@ -200,10 +202,10 @@ def test_the_lesson_explains_every_key_with_its_default():
 
 def test_every_kind_of_step_by_itself():
     from nnlearn.quantization import QuantizedModel
-    data = p.mnist_sample()
+    data = mnist_sample()
     loader = TensorLoader(data.train_x[:200], data.train_y[:200], batch_size=50, shuffle=True)
     torch.manual_seed(0)
-    net = p.small_cnn((4, 8))
+    net = small_cnn((4, 8))
     before = {k: v.clone() for k, v in net.state_dict().items()}
 
     def made(**sections):
@@ -230,7 +232,7 @@ def test_every_kind_of_step_by_itself():
 
 
 def test_steps_that_cannot_be():
-    net = p.small_cnn((4, 8))
+    net = small_cnn((4, 8))
     for call, message in [
         (lambda: p.ModelOptimizer({}).apply_pruning(net), "training.pruning: this step is not in the config"),
         (lambda: p.ModelOptimizer({"training": {"pruning": {"enabled": False}}}).apply_pruning(net), "enabled: true"),
@@ -331,7 +333,7 @@ def test_damaged_and_changed_stages_are_made_again(tmp_path):
 
 def test_nets_are_saved_with_their_channels(tmp_path):
     from nnlearn.checkpoints import CheckpointError
-    net = p.prune_structured(p.small_cnn((4, 8)).eval(), torch.zeros(2, 1, 28, 28), 0.5)
+    net = p.prune_structured(small_cnn((4, 8)).eval(), torch.zeros(2, 1, 28, 28), 0.5)
     p.save_net(net, p.Model(name="small_cnn", widths=[4, 8]), tmp_path / "net.pt")
     again = p.load_net(tmp_path / "net.pt")
     x = torch.rand(3, 1, 28, 28)

@@ -527,3 +527,41 @@ def test_plot_shows_the_whole_schedule():
                             (s.Warmup(s.CosineDecay(1, 50), 20), 70), (s.Constant(1), 1000)]:
         assert schedule.plot().lines[-1].get_xdata()[-1] >= least - 1
     matplotlib.pyplot.close("all")
+
+
+def test_a_second_schedule_keeps_rates_set_by_hand():
+    optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(2)], lr=0.1)
+    first = s.get_scheduler("cosine_decay", optimizer, {"decay_steps": 4})
+    for _ in range(4):
+        optimizer.step()
+        first.step()
+    optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = 0.001, 0.01
+    s.get_scheduler("cosine_decay", optimizer, {"decay_steps": 4})
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.01])
+
+
+def test_keras_callback_starts_again_with_every_fit():
+    import keras
+
+    class See(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            rates.append(round(float(self.model.optimizer.learning_rate), 4))
+
+    def model():
+        net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        net.compile(keras.optimizers.SGD(0.1), "mse")
+        return net
+
+    def fit(net, callback, first=0):
+        rates.clear()
+        net.fit(x, y, batch_size=4, initial_epoch=first, epochs=3, verbose=0, callbacks=[callback, See()])
+        return list(rates)
+
+    rates, x, y = [], np.zeros((12, 2), "float32"), np.zeros((12, 1), "float32")
+    for rate in ({"max_lr": 0.1}, {}):
+        config = {"type": "warmup_cosine", "warmup_epochs": 1, "min_lr": 0.001, **rate}
+        net, callback = model(), s.get_warmup_scheduler(config, framework="keras")
+        whole = fit(net, callback)
+        assert len(whole) == 9 and max(whole) == 0.1 and whole[0] == 0.001
+        assert fit(net, callback) == whole
+        assert fit(model(), s.get_warmup_scheduler(config, framework="keras"), first=2) == whole[6:]

@@ -344,11 +344,7 @@ def test_random_numbers_come_through_core(path):
             assert not wrong, f"{path.name}: draw through core.generator or seed with core.seed_everything, not {wrong}:\n{cell.source}"
 
 
-# Lessons whose table of ten runs is still to be made; three runs with other seeds held, and every `make test` tries one.
-WITHOUT_TABLE = {path.stem for path in LESSONS if not (claims.TABLES / f"{path.stem}.csv").exists()}
-
-
-@pytest.mark.parametrize("path", [path for path in LESSONS if path.stem not in WITHOUT_TABLE], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_every_claim_was_tried_with_other_seeds(path):
     """The committed table has every assertion of the lesson as it stands, and each that varies held in all of its runs."""
     rows = {row["cell"]: row for row in claims.read(path)}

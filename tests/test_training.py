@@ -1,13 +1,19 @@
 """The trainer: what it measures, accumulates, schedules and refuses, beyond what lesson 07 shows."""
+import contextlib
+import copy
+import functools
 import io
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 import warnings
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +24,7 @@ from nnlearn.data import TensorLoader
 from nnlearn.datasets import digits
 from nnlearn.losses import CompositeLoss, FocalLoss, IoULoss, l2_penalty
 from nnlearn.schedules import CosineDecay, Warmup
-from nnlearn.training import Callback, EarlyStopping, History, NonFiniteLoss, TensorBoardLogger, Trainer
+from nnlearn.training import Callback, EarlyStopping, History, NonFiniteLoss, TensorBoardLogger, Trainer, best_mode
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +43,7 @@ def mlp(outputs=10, inputs=64, seed=0):
 def trainer(model=None, criterion=None, rate=0.1, optimizer=None, **arguments):
     model = model if model is not None else mlp()
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=rate)
-    return Trainer(model, criterion or nn.CrossEntropyLoss(), optimizer, device="cpu", **arguments)
+    return Trainer(model, nn.CrossEntropyLoss() if criterion is None else criterion, optimizer, device="cpu", **arguments)
 
 
 def batches(count=3, rows=8, inputs=64, classes=10, seed=1):
@@ -123,7 +129,7 @@ def test_own_metrics_torchmetrics_objects_and_names():
     t = trainer(metrics={"farthest": farthest, "auc": torchmetrics.AUROC(task="multiclass", num_classes=10), "top5": "top5"})
     data = batches(40)
     row = t.fit(data, epochs=2, verbose=0).rows[-1]
-    assert seen == [320, 320] and set(row) >= {"farthest", "auc", "top5"}
+    assert seen == [8, 320, 320] and set(row) >= {"farthest", "auc", "top5"}
     assert t.evaluate(data)["farthest"] == pytest.approx(t.predict(data).abs().max().item())
     assert list(trainer(metrics=[farthest, "accuracy"]).specs) == ["farthest", "accuracy"]
 
@@ -163,14 +169,15 @@ def test_probabilities_and_logits_of_yes_or_no(criterion, logits):
 
 def test_metrics_that_cannot_be_right_are_refused():
     x, y = torch.randn(8, 64), torch.randn(8, 1)
-    failing("whether the outputs are logits or probabilities", loader=[(x, y)], model=mlp(1), criterion=nn.MSELoss(), metrics=["accuracy"])
+    failing("cannot tell whether the outputs are logits or probabilities", loader=[(x, y)], model=mlp(1), criterion=nn.MSELoss(),
+            metrics=["accuracy"])
     failing("top5 needs one label out of at least 5 classes", loader=[(x, torch.randint(0, 3, (8,)))], model=mlp(3), metrics=["top5"])
-    failing("name of another column", metrics={"loss": "accuracy"})
-    failing("name of another column", metrics={"val_x": "accuracy"})
+    failing("reserved column name", metrics={"loss": "accuracy"})
+    failing("reserved column name", metrics={"val_x": "accuracy"})
     failing("two metrics have this name", metrics=[lambda o, t: 1.0, lambda o, t: 2.0])
     import torchmetrics
     failing("a single torchmetrics object", metrics=[torchmetrics.MetricCollection([torchmetrics.MeanSquaredError()])])
-    failing("gives 10 values", metrics=[torchmetrics.classification.MulticlassAccuracy(10, average=None)])
+    failing("returns 10 values", metrics=[torchmetrics.classification.MulticlassAccuracy(10, average=None)])
     failing("different sizes besides the rows", loader=[(torch.randn(2, 3, 64), torch.randint(0, 10, (2, 3))),
                                                         (torch.randn(2, 4, 64), torch.randint(0, 10, (2, 4)))],
             model=mlp(), criterion=lambda o, t: nn.functional.cross_entropy(o.transpose(1, 2), t), metrics={"mine": lambda o, t: 0.0})
@@ -215,7 +222,7 @@ def test_numpy_batches_and_targets_that_are_no_tensors():
     assert trainer().fit(numpy, verbose=0)["loss"] == trainer().fit(batches(), verbose=0)["loss"]
     t = trainer(criterion=lambda outputs, targets: outputs.square().mean())
     assert len(t.fit([(torch.randn(2, 64), ["a", "b"]), (torch.randn(2, 64), None)], verbose=0)) == 1
-    with pytest.raises(ConfigError, match="a tensor is needed, or a list, tuple or dict of tensors, not list"):
+    with pytest.raises(ConfigError, match="expected a tensor, or a list, tuple or dict of tensors, got list"):
         trainer(criterion=lambda o, t: o.square().mean(), metrics=["mae"]).fit([(torch.randn(2, 64), ["a", "b"])], verbose=0)
 
 
@@ -387,7 +394,7 @@ def test_plateau_gets_the_validation_loss():
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
     rates, history = rates_of(lambda o: plateau(o, factor=0.5, patience=0, threshold=10.0), epochs=3)
     assert history["lr"] == [0.1, 0.05, 0.025]  # a threshold of 10 means that no epoch counts as better
-    with pytest.raises(ConfigError, match="give fit a val_loader"):
+    with pytest.raises(ConfigError, match="needs a val_loader"):
         rates_of(plateau, val=False)
     with pytest.raises(ConfigError, match='use mode="min"'):
         rates_of(lambda o: plateau(o, mode="max"))
@@ -457,7 +464,7 @@ def seeded_two():
     return Two()
 
 
-@pytest.mark.parametrize("batch, word", [((torch.ones(2, 4),), "1 item"), (torch.ones(2, 4), "not Tensor"),
+@pytest.mark.parametrize("batch, word", [((torch.ones(2, 4),), "1 item"), (torch.ones(2, 4), "got Tensor"),
                                          ({"x": torch.ones(2, 4), "z": torch.ones(2)}, "'x', 'z'")])
 def test_batches_that_are_none(batch, word):
     with pytest.raises(ConfigError, match=word):
@@ -567,7 +574,7 @@ def test_patience_of_zero_and_bad_patience():
     assert len(t.fit(batches(), batches(), epochs=4, verbose=0)) == 3
     with pytest.raises(ConfigError, match="EarlyStopping.patience"):
         EarlyStopping(patience=-1)
-    failing("give fit a val_loader", callbacks=EarlyStopping())
+    failing("needs a val_loader", callbacks=EarlyStopping())
 
 
 def test_evaluating_in_a_callback_changes_nothing():
@@ -655,7 +662,7 @@ def test_errors_name_place_value_and_remedy():
     failing("train_loader: gave no batch", loader=[])
     failing("val_loader: gave no batch", val=[])
     failing("used up", loader=iter(batches()), epochs=2)
-    failing("epochs: must be a whole number of at least 1, not 0", epochs=0)
+    failing("fit.epochs: expected an integer of at least 1, got 0", epochs=0)
     failing("unknown metric 'acuracy'. Did you mean 'accuracy'", metrics=["acuracy"])
     bad = y.clone()
     bad[5] = 10
@@ -668,24 +675,24 @@ def test_errors_name_place_value_and_remedy():
     failing("use targets.argmax", loader=[(x, nn.functional.one_hot(y, 10))])
     failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=nn.MSELoss())
     failing("use targets.float", loader=[(x, torch.ones(8, 1).long())], model=mlp(1), criterion=nn.BCEWithLogitsLoss())
-    failing("must be a tensor with one number, and it is .8, 10", criterion=lambda o, t: o)
+    failing("as a tensor with one number, got .8, 10", criterion=lambda o, t: o)
     failing("takes 1 channels", model=nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), loader=[(x.view(8, 8, 8), y)])
-    failing("it holds none of the model's parameters", optimizer=torch.optim.SGD(mlp().parameters(), lr=0.1))
-    failing("needs a closure", model=(model := mlp()), optimizer=torch.optim.LBFGS(model.parameters()))
+    failing("contains none of the model's parameters", optimizer=torch.optim.SGD(mlp().parameters(), lr=0.1))
+    failing("requires a closure", model=(model := mlp()), optimizer=torch.optim.LBFGS(model.parameters()))
     failing("choose one", clip_norm=1.0, clip_value=1.0)
-    failing("clip_norm: must be a number above 0", clip_norm=-1)
+    failing("Trainer.clip_norm: expected a number above 0", clip_norm=-1)
     failing("give checkpoint_dir too", checkpoint_every=5)
-    failing("steers another optimizer", scheduler=torch.optim.lr_scheduler.StepLR(torch.optim.SGD(mlp().parameters(), lr=1.0), 1))
-    failing("instance, not the class", callbacks=[EarlyStopping])
+    failing("attached to a different optimizer", scheduler=torch.optim.lr_scheduler.StepLR(torch.optim.SGD(mlp().parameters(), lr=1.0), 1))
+    failing("pass an instance, EarlyStopping", callbacks=[EarlyStopping])
     failing('use "mean"', criterion=nn.CrossEntropyLoss(reduction="none"))
-    failing("accepted: step, epoch|Accepted: step, epoch", scheduler_interval="batch")
-    failing("an iterable of .inputs, targets. is needed, not int", loader=3)
+    failing("expected one of 'step', 'epoch'", scheduler_interval="batch")
+    failing("expected an iterable of .inputs, targets., got int", loader=3)
     failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=CompositeLoss({"mse": {}}))
     failing("needs equal shapes", loader=[(x, torch.randn(8))], model=mlp(1), criterion=nn.functional.mse_loss)
     failing("row 5 holds 10", loader=[(x, bad)], criterion=FocalLoss())
     failing("targets.squeeze", loader=[(x, y.unsqueeze(1))])
-    failing("are all frozen", model=mlp().requires_grad_(False))
-    failing("loss must be a tensor with one number, and it is float", criterion=lambda o, t: 1.0)
+    failing("are all parameters frozen", model=mlp().requires_grad_(False))
+    failing("as a tensor with one number, got float", criterion=lambda o, t: 1.0)
     failing("lazy layers", model=nn.Sequential(nn.LazyLinear(3)))
     plateau_model = mlp()
     plateau_optimizer = torch.optim.SGD(plateau_model.parameters(), lr=0.1)
@@ -694,7 +701,7 @@ def test_errors_name_place_value_and_remedy():
     failing("used up", val=iter(batches()), epochs=2)
     with pytest.raises(ConfigError, match="verbose"):
         trainer().fit(batches(), verbose=7)
-    with pytest.raises(ConfigError, match="no epoch is finished"):
+    with pytest.raises(ConfigError, match="no epoch has finished"):
         History().best()
 
 
@@ -836,3 +843,370 @@ def test_printed_lines(capsys):
     trainer(metrics=["accuracy"]).fit(batches(), epochs=2, verbose=2)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("epoch 1/2  loss 2.") and "accuracy 0." in lines[1] and isinstance(sys.stdout, io.TextIOBase)
+
+
+# ---- what a trainer sees, warns of and refuses early
+
+def padded(dtype=torch.float64):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(4, 3, 5, generator=g, dtype=dtype), torch.randint(1, 4, (4, 5), generator=g)
+    y[:2, 1:] = 0  # 0 is padding
+    return x, y
+
+
+@pytest.mark.parametrize("criterion", [
+    functools.partial(nn.functional.cross_entropy, ignore_index=0),
+    torch.compile(nn.CrossEntropyLoss(ignore_index=0), backend="eager"),
+    functools.partial(torch.compile(nn.functional.cross_entropy, backend="eager"), ignore_index=0),
+    functools.partial(functools.partial(nn.functional.cross_entropy, ignore_index=3), ignore_index=0)], ids=range(4))
+def test_a_loss_is_seen_through_partial_and_compile(criterion):
+    x, y = padded()
+    torch.manual_seed(1)
+    model = nn.Conv1d(3, 4, 1).double()
+    loss = nn.functional.cross_entropy(model(x), y, ignore_index=0)
+    expected = model.weight.detach() - torch.autograd.grad(loss, model.weight)[0]
+    right = (model(x).argmax(1) == y)[y != 0].double().mean().item()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="criterion")
+        t = trainer(model, criterion, rate=1.0, accumulate=2, metrics=["accuracy"])
+        history = t.fit([(x[:2], y[:2]), (x[2:], y[2:])], verbose=0)
+    torch.testing.assert_close(model.weight.detach(), expected)
+    assert history["loss"] == [pytest.approx(loss.item())] and history["accuracy"] == [pytest.approx(right)]
+
+
+def test_a_guess_about_the_loss_is_told_once_where_it_matters():
+    x, y = padded()
+
+    def hidden(outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets, ignore_index=0)
+
+    def model():
+        return nn.Conv1d(3, 4, 1).double()
+
+    with pytest.warns(UserWarning, match="hidden divides by.*loss_reduction") as caught:
+        t = trainer(model(), hidden, accumulate=2)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="loss_reduction") as caught:
+        t = trainer(model(), hidden)
+        t.fit([(x, y)], epochs=2, verbose=0)
+        t.fit([(x, y)], verbose=0)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer(model(), hidden, accumulate=2, loss_reduction=lambda y: (y != 0).sum()).fit([(x, y)], verbose=0)
+        trainer(model(), nn.CrossEntropyLoss(ignore_index=0), accumulate=2).fit([(x, y)], verbose=0)
+        trainer(mlp(1), lambda o, t: (o - t).abs().mean()).fit([(torch.randn(4, 64), torch.randn(4, 1))], verbose=0)
+
+
+def test_a_part_with_a_denominator_of_its_own():
+    class PerLabel(nn.Module):
+        def forward(self, outputs, targets):
+            return nn.functional.cross_entropy(outputs, targets)
+
+        def denominator(self, outputs, targets):
+            return len(targets)
+
+    assert math.isfinite(trainer(criterion=CompositeLoss({"a": PerLabel()})).fit(batches(), verbose=0)["loss"][0])
+
+
+def test_which_value_of_a_metric_is_best():
+    import torchmetrics
+
+    def odd(outputs, targets):
+        return (outputs.argmax(1) == targets).float().mean()
+
+    one = batches(1)
+    stop = EarlyStopping("val_hinge", patience=0)
+    t = trainer(metrics={"hinge": torchmetrics.classification.MulticlassHingeLoss(10), "odd": odd}, callbacks=[stop])
+    t.fit(one, one, verbose=0)
+    assert stop.sign == 1.0 and t.history.best("val_hinge")["epoch"] == 1
+    with pytest.raises(ConfigError, match="pass mode='min' or mode='max'"):
+        t.history.best("odd")
+    failing("EarlyStopping.mode.*pass mode", loader=one, val=one, metrics=[odd], callbacks=[EarlyStopping("val_odd")])
+    high = EarlyStopping("val_odd", mode="max")
+    trainer(metrics=[odd], callbacks=[high]).fit(one, one, verbose=0)
+    assert high.sign == -1.0
+    names = {"val_perplexity": "min", "val_loss": "min", "mean_error": "min", "val_f1": "max", "multiclassaccuracy": "max", "auroc": "max"}
+    assert {name: best_mode(name) for name in names} == names
+    for wrong in [dict(mode="lowest"), dict(min_delta="0.1"), dict(patience=1.5), dict(restore_best="yes")]:
+        with pytest.raises(ConfigError, match=f"EarlyStopping.{next(iter(wrong))}"):
+            EarlyStopping(**wrong)
+
+
+def test_a_monitor_that_cannot_be_is_refused_before_the_first_epoch():
+    class Extra(Callback):
+        def epoch_end(self, trainer):
+            trainer.history.rows[-1]["val_gap"] = 1.0
+
+    steps = []
+
+    class Count(Callback):
+        def step_end(self, trainer):
+            steps.append(1)
+
+    for others in ([Count()], [Count(), Extra()]):
+        failing("no column 'val_acc'.*Did you mean 'val_accuracy'", loader=batches(), val=batches(), metrics=["accuracy"],
+                callbacks=[*others, EarlyStopping("val_acc")])
+    assert not steps
+    trainer(callbacks=[Extra(), EarlyStopping("val_gap", mode="min")]).fit(batches(), batches(), verbose=0)
+
+
+def test_an_epoch_is_saved_when_a_callback_fails_at_its_end(tmp_path):
+    class Fails(Callback):
+        def epoch_end(self, trainer):
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        trainer(callbacks=[Fails()], checkpoint_dir=tmp_path).fit(batches(), verbose=0)
+    assert [p.name for p in tmp_path.glob("step*")] == ["step-00000003.pt"]
+
+
+def test_only_what_is_trained_has_to_be_finite():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q = nn.Linear(3, 3)
+            self.mask = nn.Parameter(torch.full((4, 4), -math.inf).triu(1), requires_grad=False)
+
+        def forward(self, x):
+            return ((self.q(x) @ x.mT + self.mask).softmax(-1) @ x).mean(1)
+
+    t = trainer(Masked(), nn.MSELoss())
+    t.fit([(torch.randn(2, 4, 3), torch.randn(2, 3))], verbose=0)
+    assert t.step == 1
+
+
+def test_outputs_that_are_views_or_filled_again_are_copied():
+    class Static(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+            self.register_buffer("out", torch.zeros(2, 300))
+
+        def forward(self, x):
+            return self.out.copy_(nn.functional.one_hot(x, 300) + self.w.detach())[:, :3]
+
+    x = [torch.tensor([0, 1]), torch.tensor([2, 2])]
+    t = trainer(Static(), metrics=["accuracy"])
+    for most in (None, 0):  # joined with others, or looked at alone
+        t.val_meter.most_bytes = t.val_meter.most_bytes if most is None else most
+        assert t.evaluate([(v, v) for v in x])["accuracy"] == 1.0
+    assert t.predict(x).argmax(1).tolist() == [0, 1, 2, 2]
+    for outputs, targets in [(v, v) for v in x]:
+        t.meter.add(0.0, t.model(outputs), targets)
+    assert sum(o.untyped_storage().nbytes() for o, _ in t.meter.kept) == 2 * 2 * 3 * 4
+
+
+def test_packed_sequences_and_named_tuples_arrive_whole():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(2, 1)
+
+        def forward(self, packed):
+            return self.rnn(packed)[1][-1]
+
+    packed = nn.utils.rnn.pack_sequence([torch.randn(n, 2) for n in (5, 3)])
+    t = trainer(Net(), nn.MSELoss())
+    t.fit([(packed, torch.zeros(2, 1)), {"x": packed, "y": torch.zeros(2, 1)}], verbose=0)
+    assert t.step == 2 and t.predict([packed]).shape == t.predict([(packed, torch.zeros(2, 1))]).shape == (2, 1)
+
+    class Pair(NamedTuple):
+        left: torch.Tensor
+        right: torch.Tensor
+
+    class Sum(nn.Linear):
+        def forward(self, pair):
+            return super().forward(pair.left + pair.right)
+
+    t = trainer(Sum(64, 10))
+    t.fit([(Pair(x, x), y) for x, y in batches()], verbose=0)
+    assert t.step == 3
+    failing("got PackedSequence", model=Net(), loader=[packed])
+
+
+class Foreign:
+    """The signature of timm.scheduler.Scheduler."""
+
+    def __init__(self):
+        self.epochs, self.updates = [], []
+
+    def step(self, epoch, metric=None):
+        self.epochs.append((epoch, metric))
+
+    def step_update(self, num_updates, metric=None):
+        self.updates.append(num_updates)
+
+
+def test_schedulers_of_others():
+    foreign = Foreign()
+    history = trainer(scheduler=foreign).fit(batches(), batches(), epochs=2, verbose=0)
+    assert foreign.epochs == [(1, history["val_loss"][0]), (2, history["val_loss"][1])] and foreign.updates == list(range(1, 7))
+
+    class Odd:
+        def step(self, loss, temperature):
+            pass
+
+    for scheduler, words in [(torch.optim.lr_scheduler.StepLR, "pass an instance, StepLR"), (Odd(), "requires loss, temperature"),
+                             (3, "got 3")]:
+        with pytest.raises(ConfigError, match=words):
+            trainer(scheduler=scheduler)
+    with pytest.raises(ConfigError, match="counts epochs"):
+        trainer(scheduler=foreign, scheduler_interval="step")
+
+
+@pytest.mark.parametrize("metric, words", [(lambda o, t: 1 / 0, "ZeroDivisionError"), (lambda o, t: None, "returned None")])
+def test_a_metric_that_fails_is_named_on_the_first_batch(metric, words):
+    t = trainer(metrics={"fine": lambda o, t: 1.0, "mine": metric})
+    with pytest.raises(ConfigError, match=rf"metrics\['mine'\].*{words}"):
+        t.fit(batches(50), verbose=0)
+    assert t.step == 0
+
+
+def test_trying_the_metrics_leaves_the_pass_and_the_random_numbers_alone():
+    def noisy(outputs, targets):
+        return torch.rand(()) + len(outputs)
+
+    ends = []
+    for metrics in ([], [noisy, "accuracy"]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 10), nn.Dropout())
+        nn.init.ones_(model[0].weight)
+        t = trainer(model, metrics=metrics)
+        t.fit(batches(), verbose=0)
+        ends.append(model[0].weight.detach().clone())
+    assert torch.equal(*ends) and 24 <= t.history["noisy"][0] < 25
+
+
+@pytest.mark.parametrize("criterion", [CompositeLoss({"cross_entropy": {}}), nn.functional.cross_entropy, nn.CrossEntropyLoss()])
+def test_a_batch_of_ignored_labels_is_the_cause_of_nan(criterion):
+    failing("Every label of this batch is -100", NonFiniteLoss, [(torch.randn(4, 64), torch.full((4,), -100))], criterion=criterion)
+    failing("no rows", NonFiniteLoss, [(torch.randn(0, 64), torch.zeros(0, dtype=torch.int64))], criterion=criterion)
+
+
+def test_an_empty_batch_changes_no_evaluation():
+    data = batches(2)
+    empty = (torch.randn(0, 64), torch.zeros(0, dtype=torch.int64))
+    t = trainer(metrics=["accuracy"])
+    assert t.evaluate([data[0], empty, data[1]]) == t.evaluate(data)
+
+
+def test_parameters_that_the_optimizer_missed_are_named_once():
+    model = nn.Sequential(nn.Linear(64, 4), nn.Linear(4, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model[1] = nn.Linear(4, 10)
+    t = trainer(model, optimizer=optimizer)
+    with pytest.warns(UserWarning, match="'1.weight', '1.bias' will not be trained") as caught:
+        t.fit(batches(), verbose=0)
+        t.fit(batches(), verbose=0)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer(model, optimizer=torch.optim.SGD(model[1].parameters(), lr=0.1)).fit(batches(), verbose=0)  # a part, on purpose
+
+
+def test_a_part_left_in_eval_mode_is_named_once():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Sequential(nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 10)).eval()
+
+        def forward(self, x):
+            return self.backbone(x)
+
+    model = Net()
+    t = trainer(model)
+    with pytest.warns(UserWarning, match="'backbone' is trained in eval mode") as caught:
+        t.fit(batches(), verbose=0)
+        t.fit(batches(), verbose=0)
+    assert len(caught) == 1 and caught[0].filename == __file__ and not model.backbone.training
+    model.backbone.requires_grad_(False)
+    norm = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
+    norm[1].eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer(norm).fit(batches(), verbose=0)
+        with contextlib.suppress(ConfigError):
+            trainer(model).fit(batches(), verbose=0)
+
+
+def test_a_dataset_is_not_a_loader():
+    data = TensorDataset(torch.randn(6, 64), torch.randint(0, 10, (6,)))
+    t = trainer()
+    for call in (lambda: t.fit(data, verbose=0), lambda: t.fit(batches(), data, verbose=0), lambda: t.evaluate(data),
+                 lambda: t.predict(data)):
+        with pytest.raises(ConfigError, match="wrap it in a DataLoader"):
+            call()
+
+
+def test_a_one_cycle_that_is_too_short_is_known_at_the_start(tmp_path):
+    def made(total, accumulate=1):
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return trainer(model, optimizer=optimizer, scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total),
+                       accumulate=accumulate, checkpoint_dir=tmp_path / f"{total}-{accumulate}")
+
+    for total, accumulate, epochs in [(9, 1, 3), (6, 2, 3)]:
+        made(total, accumulate).fit(batches(), epochs=epochs, verbose=0)
+        with pytest.raises(ConfigError, match=f"made for {total} steps, and this run ends at step"):
+            made(total, accumulate).fit(batches(), epochs=epochs + 1, verbose=0, resume=True)
+    t = made(8)
+    with pytest.raises(ConfigError, match="total_steps=9"):
+        t.fit(batches(), epochs=3, verbose=0)
+    assert t.step == 0
+
+
+def test_wrong_arguments_are_refused_when_the_trainer_is_made(tmp_path):
+    for wrong, words in [(dict(clip_norm=True), "clip_norm"), (dict(use_amp="yes"), "use_amp"), (dict(seed="x"), "seed"),
+                         (dict(checkpoint_dir=3), "checkpoint_dir"),
+                         (dict(clipnorm=1), "unknown argument 'clipnorm'. Did you mean 'clip_norm'"),
+                         (dict(keep=0), "keep"), (dict(loss_reduction="avg"), "loss_reduction"),
+                         (dict(scheduler_interval="batch"), "interval")]:
+        with pytest.raises(ConfigError, match=f"Trainer.*{words}"):
+            trainer(**wrong)
+    model = mlp()
+    for device, words in [("gpu", "Did you mean 'cuda'"), (object(), "expected a device")]:
+        with pytest.raises(ConfigError, match=f"Trainer.device.*{words}"):
+            Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device=device)
+    sparse = nn.Sequential(nn.EmbeddingBag(5, 3, sparse=True), nn.Linear(3, 10))
+    with pytest.raises(ConfigError, match="'0' has sparse gradients"):
+        trainer(sparse, clip_norm=1.0)
+    t = trainer(keep=np.int64(2), accumulate=np.int64(1), checkpoint_dir=tmp_path)
+    t.fit(batches(), verbose=0)
+    assert type(t.keep) is int and "epochs=1, steps=3" in repr(t)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_a_trainer_can_be_copied_after_a_fit(copied):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    t = trainer(model, optimizer=optimizer, scheduler=scheduler, metrics=["accuracy"], accumulate=2)
+    t.fit(batches(), epochs=2, verbose=1)
+    other = copied(t)
+    before = [p.detach().clone() for p in other.model.parameters()]
+    for one in (t, other):
+        one.fit(batches(), batches(), verbose=0)
+    without = [[{k: v for k, v in row.items() if k != "seconds"} for row in one.history.rows] for one in (t, other)]
+    assert without[0] == without[1] and t.step == other.step == 6
+    assert all(torch.equal(a, b) for a, b in zip(t.model.parameters(), other.model.parameters(), strict=True))
+    assert not torch.equal(before[0], next(other.model.parameters()))
+
+    class Copies(Callback):
+        def step_end(self, trainer):
+            copied(trainer)
+
+    with pytest.raises(ConfigError, match="cannot be copied or pickled during fit"):
+        trainer(callbacks=[Copies()]).fit(batches(), verbose=0)
+
+
+def test_the_best_row_of_a_long_history_is_found_in_one_look():
+    calls = []
+
+    class Counting(History):
+        def __getitem__(self, column):
+            calls.append(column)
+            return super().__getitem__(column)
+
+    history = Counting([{"epoch": i, "loss": abs(i - 70) if i != 5 else math.nan} for i in range(1, 101)])
+    assert history.best("loss")["epoch"] == 70 and len(calls) == 1

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from built import ENGINES, cells, explorers, page_names, site, stored_explorers
+
 from nnlearn.course.explore import decode
 
 PAGES = page_names()
