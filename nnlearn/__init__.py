@@ -18,7 +18,7 @@ _WHERE = {
     "LOSS_FUNCTIONS": "losses", "CompositeLoss": "losses", "get_loss_function": "losses", "landscape": "landscapes",
     "OPTIMIZERS": "optimizers", "get_optimizer": "optimizers", "no_decay_groups": "optimizers", "optimizer_builder": "optimizers",
     "Standardizer": "data", "TensorLoader": "data", "dataloaders": "data", "split": "data", "tabular": "data",
-    "Callback": "training", "EarlyStopping": "training", "History": "training", "METRICS": "training", "Trainer": "training",
+    "Callback": "callbacks", "EarlyStopping": "callbacks", "History": "callbacks", "METRICS": "metrics", "Trainer": "training",
     "SCHEDULES": "schedules", "SCHEDULERS": "schedules", "Schedule": "schedules", "get_scheduler": "schedules",
     "get_warmup_scheduler": "schedules", "learning_rate_schedule_builder": "schedules",
 }

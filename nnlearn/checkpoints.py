@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CheckpointError', 'CheckpointWarning', 'NotExactlyResumable', 'random_states', 'set_random_states', 'plain',
-           'write_checkpoint', 'read_checkpoint', 'CheckpointFolder', 'check_replayable', 'Batches', 'batches_in']
+           'write_checkpoint', 'read_checkpoint', 'CheckpointFolder', 'check_replayable', 'Batches', 'Checkpointer']
 
 # %% ../nbs/08_checkpoints.ipynb #6ec9f55e
 import contextlib
 import hashlib
+import math
 import os
 import random
 import re
@@ -23,6 +24,8 @@ import torch
 from annotated_types import Ge
 from torch.utils.data import Dataset, Sampler
 
+from .batches import batches_in
+from .callbacks import Callback
 from .core import ConfigError, checked
 
 # %% ../nbs/08_checkpoints.ipynb #e3738c34
@@ -305,11 +308,14 @@ def check_replayable(
     raise NotExactlyResumable(f"{place} ({type(loader).__name__}) {why}. Give a DataLoader without persistent workers, a TensorLoader, "
                               "a list, or a loader with state_dict and load_state_dict; or accept other batches with resume='approximate'.")
 
-# %% ../nbs/08_checkpoints.ipynb #37fff50f
-class _Replayed:
-    """A loader, with the random states on which its batches depend."""
+# %% ../nbs/08_checkpoints.ipynb #60bfcd84
+class Batches:
+    """Goes through a loader, epoch after epoch; knows where it stands and can go on from there in another process."""
 
-    def __init__(self, loader: Any):
+    def __init__(
+        self,
+        loader: Any,  # gives the batches of an epoch each time it is iterated over
+    ):
         self.loader, self.position = loader, 0
         self.epoch = 0  # the number that samplers were told last
         self.generators, self.samplers = _generators(loader), _with_epochs(loader)
@@ -317,7 +323,7 @@ class _Replayed:
         self.pending: dict[str, Any] | None = None
         self.iterator: Any = None
 
-    def stateful(self) -> bool:
+    def is_stateful(self) -> bool:
         """Whether the loader can say itself where it stands."""
         return hasattr(self.loader, "state_dict") and hasattr(self.loader, "load_state_dict")
 
@@ -336,18 +342,15 @@ class _Replayed:
 
     def take_up(self, state: dict[str, Any]) -> Iterator[Any]:
         """The rest of an epoch: fetch the used batches again from the epoch's start, then put the later random states back."""
-        if not self.stateful():
+        if not self.is_stateful():
             self.set_states(state["start"])
-        once = self.stateful() or hasattr(self.loader, "__next__")
+        once = self.is_stateful() or hasattr(self.loader, "__next__")
         batches = iter(()) if once and self.position == state["batches"] else iter(self.loader)
         for _ in range(0 if once else self.position):
             next(batches, None)
         self.set_states(state["now"])
         return batches
 
-# %% ../nbs/08_checkpoints.ipynb #60bfcd84
-class Batches(_Replayed):
-    """Goes through a loader, epoch after epoch; knows where it stands and can go on from there in another process."""
 
     def __iter__(self) -> Iterator[Any]:
         pending, self.pending = self.pending, None
@@ -373,7 +376,7 @@ class Batches(_Replayed):
         inside = self.position > 0 and hasattr(self.iterator, "state_dict")  # others may read the loader meanwhile
         return {"position": self.position, "batches": batches_in(self.loader), "batch_size": getattr(self.loader, "batch_size", None),
                 "now": self.states(), "start": self.start if self.position else {},
-                "loader": (self.iterator if inside else self.loader).state_dict() if self.stateful() else None}
+                "loader": (self.iterator if inside else self.loader).state_dict() if self.is_stateful() else None}
 
     def differs(self, state: dict[str, Any]) -> str | None:
         """In what the loader of a state was another one than this, in words; None when it fits."""
@@ -393,21 +396,13 @@ class Batches(_Replayed):
         if wrong:
             set_random_states(state["now"]["random"])
             return
-        if state["loader"] is not None and self.stateful():
+        if state["loader"] is not None and self.is_stateful():
             self.loader.load_state_dict(state["loader"])
         self.set_states(state["now"])
         self.position, self.start = state["position"], state["start"]
         self.pending = state if self.position else None
 
 # %% ../nbs/08_checkpoints.ipynb #0cacd985
-def batches_in(loader: Any) -> int | None:
-    """The number of batches of an epoch, or None when the loader does not know."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None
-
-
 def _pieces(loader: Any) -> list[Any]:
     "A loader, its samplers and its datasets (of a subset the whole one too), each once."
     found: list[Any] = []
@@ -454,3 +449,75 @@ def _set_generator_state(generator: Any, state: Any) -> None:
         generator.set_state((state[0], np.asarray(state[1], np.uint32), *state[2:]))
     else:
         generator.set_state(state)
+
+# %% ../nbs/08_checkpoints.ipynb #ckp0r002
+class Checkpointer(Callback):
+    """Writes a trainer's state into a folder: at each epoch's end, every so many steps, and on Ctrl-C; and restores it.
+
+    The best epoch, by validation loss (training loss without validation), stays as `best.pt`.
+    """
+
+    saved = ("best", "by_val")
+
+    @checked
+    def __init__(
+        self,
+        folder: str | Path,  # made when the first checkpoint is written
+        every: Annotated[int, Ge(1)] | None = None,  # optimizer steps between two, besides one at each epoch's end
+        keep: Annotated[int, Ge(1)] = 2,  # how many of the newest stay, besides the best
+    ):
+        self.folder, self.every = CheckpointFolder(folder, keep), every
+        self.best = math.inf
+        self.by_val = False  # `best` is a validation loss
+
+    def forget_best(self) -> None:
+        self.best = math.inf
+
+    def state_ready(self, trainer: Any) -> None:
+        if not trainer.in_epoch:
+            self._save_epoch(trainer)
+        elif trainer.interrupted or (self.every and trainer.step % self.every == 0):
+            trainer.settle()
+            self.folder.save(trainer.state_dict(), trainer.step)
+
+    def score(self, trainer: Any) -> float:
+        """How good the last epoch was; the lowest is best."""
+        row = trainer.history.rows[-1]
+        return row.get("val_loss", row["loss"])
+
+    def _save_epoch(self, trainer: Any) -> None:
+        validated = "val_loss" in trainer.history.rows[-1]
+        if validated != self.by_val:
+            self.by_val, self.best = validated, math.inf
+        score = self.score(trainer)
+        is_best = score < self.best  # False for NaN
+        self.best = score if is_best else self.best
+        self.folder.save(trainer.state_dict(), trainer.step, is_best)
+
+    def check_folder(self, trainer: Any) -> None:
+        """Raise `ConfigError` when the folder holds checkpoints of another run, later ones than this one's."""
+        later = self.folder.paths(after=trainer.step if trainer.history.rows or trainer.in_epoch else -1)
+        if later:
+            raise ConfigError(f"{self.folder.folder} holds checkpoints of an earlier run ({later[0].name}), which this one would "
+                              "replace: go on from them with resume=True, or give another folder.", place="checkpoint_dir")
+
+    def restore(
+        self,
+        trainer: Any,  # takes over the newest state that is whole; left as it is where there is none
+        exact: bool = True,  # refuse a state of other settings, or of other batches
+    ) -> None:
+        """Load the newest checkpoint; raises `CheckpointError`, with the file's name, for one that does not fit."""
+        found = self.folder.newest()
+        if found is None:
+            return
+        path, state = found
+        try:
+            wrong = trainer.batches.differs(state["batches"]) if state.get("batches") else None
+            if wrong and exact:
+                raise CheckpointError(f"its loader {wrong}: use the same data and loader, or resume='approximate'.")
+            trainer.load_state_dict(state, exact=exact)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if "checkpointer" not in state:  # older checkpoints kept this among the counters
+            counters = state["counters"]
+            self.best, self.by_val = counters.get("best_score", math.inf), counters.get("best_by_val", False)

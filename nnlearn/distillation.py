@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .batches import call_model, main_output
+from .callbacks import History
 from .core import ConfigError, eval_mode, generator
 from .data import TensorLoader
 from .integers import (Affine, MovingAverageObserver, QuantLinear, affine_params, fake_quantize, int_matmul, quantize,
                               quantize_linears)
-from .training import Callback, History, Trainer, _call_model, _main_output
+from .training import Forward, Trainer
 
 # %% ../nbs/21_distillation.ipynb #c7d14979
 class DistillationLoss(nn.Module):
@@ -109,7 +111,7 @@ def teacher_logits(
     """What the teacher says of each row. Outputs that are NaN, or probabilities instead of logits, raise `ConfigError`."""
     device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
     with eval_mode(teacher):
-        logits = torch.cat([_main_output(teacher(batch.to(device))).cpu() for batch in inputs.split(batch_size)])
+        logits = torch.cat([main_output(teacher(batch.to(device))).cpu() for batch in inputs.split(batch_size)])
     return _check_teacher(logits)
 
 
@@ -137,38 +139,54 @@ def _check_teacher(logits: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/21_distillation.ipynb #f1626371
 class _Taught(nn.Module):
-    "The criterion of `distill`: with the teacher's logits where a batch brought some, cross-entropy where not."
+    "The criterion of `distill`: cross-entropy; `taught` is the loss with the teacher's logits. A batch counts as its rows."
 
     def __init__(self, loss: DistillationLoss, features: "FeatureDistillation | None"):
         super().__init__()
         self.loss, self.features = loss, features
-        self.logits: torch.Tensor | None = None
 
     def forward(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        outputs, logits, self.logits = _main_output(outputs), self.logits, None
-        if logits is None:
-            return _cross_entropy(outputs, labels, self.loss.ignore_index)
-        value = self.loss(outputs, logits, labels)
+        return _cross_entropy(main_output(outputs), labels, self.loss.ignore_index)
+
+    def taught(self, outputs: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        value = self.loss(main_output(outputs), logits, labels)
         return value if self.features is None else value + self.features()
 
     def denominator(self, outputs: Any, labels: Any) -> int:
-        return len(_main_output(outputs))
+        return len(main_output(outputs))
 
 
-class _Teaching(Callback):
-    "Hands the teacher's logits for each training batch to the criterion."
+class _TaughtForward(Forward):
+    "A step under a teacher: it says something of each training batch, or the batch brings what it said."
 
-    def __init__(self, criterion: _Taught, teacher: nn.Module | None):
-        self.criterion, self.teacher, self.checked = criterion, teacher, False
+    def __init__(self, teacher: nn.Module | None):
+        self.teacher, self.checked = teacher, False
+        self.logits: torch.Tensor | None = None
 
-    def batch_start(self, trainer: Any) -> None:
-        if self.teacher is None:
-            logits = _unpack(trainer)
-        else:
-            with torch.no_grad(), eval_mode(self.teacher):
-                logits = _main_output(_call_model(self.teacher, trainer.inputs))
-        self.criterion.logits = logits if self.checked else _check_teacher(logits)
-        self.checked = True
+    def split(self, batch: Any, place: str) -> tuple[Any, Any]:
+        inputs, targets = super().split(batch, place)
+        if self.teacher is not None or place != "train_loader":
+            return inputs, targets
+        if not isinstance(inputs, list) or len(inputs) < 2 or not isinstance(targets, torch.Tensor) or not targets.is_floating_point():
+            raise ConfigError("without a teacher, batches are (inputs, labels, teacher's logits); with_teacher(teacher, inputs, labels) "
+                              "makes such a loader.", place="distill.train_loader")
+        self.logits = targets
+        return (inputs[0] if len(inputs) == 2 else inputs[:-1]), inputs[-1]
+
+    def outputs(self, model: nn.Module, inputs: Any) -> Any:
+        if self.teacher is not None and model.training:
+            device = next(model.parameters()).device.type
+            with torch.no_grad(), torch.autocast(device, enabled=False), eval_mode(self.teacher):
+                self.logits = main_output(call_model(self.teacher, inputs))
+        return super().outputs(model, inputs)
+
+    def loss(self, criterion: Any, outputs: Any, targets: Any) -> torch.Tensor:
+        logits, self.logits = self.logits, None
+        if logits is None:
+            return super().loss(criterion, outputs, targets)
+        if not self.checked:
+            self.checked = _check_teacher(logits) is not None
+        return criterion.taught(outputs, logits, targets)
 
 # %% ../nbs/21_distillation.ipynb #f46350f0
 def distill(
@@ -195,24 +213,11 @@ def distill(
         parameters = [*student.parameters(), *criterion.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=3e-3, fused=True)
     _check_optimized(optimizer, features)
-    given = options.pop("callbacks", ())
-    callbacks = [_Teaching(criterion, teacher), *([given] if isinstance(given, Callback) else given)]
-    trainer = Trainer(student, criterion, optimizer, callbacks=callbacks, **options)
+    trainer = Trainer(student, criterion, optimizer, forward=_TaughtForward(teacher), **options)
     with features or contextlib.nullcontext():
         return trainer.fit(train_loader, val_loader, epochs, verbose, resume)
 
 # %% ../nbs/21_distillation.ipynb #cac578f2
-def _unpack(trainer: Any) -> torch.Tensor:
-    "Take the logits that a batch of (inputs, labels, logits) brought; the trainer goes on with inputs and labels."
-    logits, inputs = trainer.targets, trainer.inputs
-    if not isinstance(inputs, list) or len(inputs) < 2 or not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
-        raise ConfigError("without a teacher, batches are (inputs, labels, teacher's logits); with_teacher(teacher, inputs, labels) makes "
-                          "such a loader.", place="distill.train_loader")
-    trainer.targets = inputs[-1]
-    trainer.inputs = inputs[0] if len(inputs) == 2 else inputs[:-1]
-    return logits
-
-
 def _check_pair(student: Any, teacher: Any, features: Any, options: Mapping[str, Any]) -> None:
     for name, model in (("student", student), ("teacher", teacher)):
         if not isinstance(model, nn.Module) and (name == "student" or model is not None):

@@ -27,7 +27,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from .checkpoints import batches_in, read_checkpoint, write_checkpoint
+from .batches import batches_in, split_batch
+from .callbacks import Callback
+from .checkpoints import read_checkpoint, write_checkpoint
 from .core import ConfigError, check_params, count_parameters, seed_everything
 from .data import TensorLoader
 from .datasets import DATASETS, Split
@@ -39,7 +41,7 @@ from .optimizers import optimizer_builder
 from .pruning import ConstantSparsity, PolynomialSparsity, Pruner, prune_magnitude, prune_structured
 from .quantization import load_quantized, prepare_qat, quantize_model
 from .schedules import CosineDecay, get_warmup_scheduler
-from .training import Callback, Trainer, split_batch
+from .training import Trainer
 
 # %% ../nbs/22_pipeline.ipynb #397afcdd
 class Section(BaseModel):

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from .core import COLORS, ConfigError, count_parameters, eval_mode, generator, optional
-from .training import Callback, EarlyStopping
+from .callbacks import Callback
 
 # %% ../nbs/18_pruning.ipynb #3bc2f290
 def _check_sparsity(value: Any, place: str) -> float:
@@ -330,7 +330,7 @@ class _Following(Callback):
 
     def epoch_start(self, trainer: Any) -> None:
         if trainer.step < self.end_step:
-            _forget_best(trainer)
+            trainer.forget_best()
 
     def grads_ready(self, trainer: Any) -> None:
         gradients = {name: self.weights[name].grad for name in self.masks}
@@ -349,7 +349,7 @@ class _Following(Callback):
             self.sparsity = wanted
             self.updates.append([trainer.step, wanted])
             apply_masks(self.weights, self.masks)
-            _forget_best(trainer)
+            trainer.forget_best()
 
 # %% ../nbs/18_pruning.ipynb #c5b5ed06
 class Pruner(_Following):
@@ -407,14 +407,6 @@ def _take_model(pruner: Pruner, trainer: Any) -> None:
                           f"{', '.join(pruner.weights)}; make a new Pruner, or give it the same layers.", place="Pruner.layers")
     pruner.masks = {name: mask.to(pruner.weights[name].device) for name, mask in pruner.masks.items()}
     apply_masks(pruner.weights, pruner.masks)
-
-
-def _forget_best(trainer: Any) -> None:
-    "What was best so far was denser: the trainer and every `EarlyStopping` begin to look anew."
-    trainer.best_score = math.inf
-    for callback in trainer.callbacks:
-        if isinstance(callback, EarlyStopping):
-            callback.best, callback.waited, callback.weights = math.inf, 0, None
 
 # %% ../nbs/18_pruning.ipynb #c445959d
 def pattern_mask(

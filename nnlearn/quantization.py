@@ -32,7 +32,7 @@ from .core import ConfigError, first_line, optional, silence
 from .export import OnnxModel, export_onnx, fold_batch_norm, open_batch, why_no_graph
 from .integers import affine_params, dequantize, quantize
 from .models import as_inputs, as_module, run_example
-from .training import Callback
+from .callbacks import Callback
 
 # %% ../nbs/20_quantization.ipynb #04f22b4b
 METHODS = {"torch": ("dynamic", "static", "weight_only", "float16", "bfloat16"), "onnxruntime": ("dynamic", "static", "float16")}

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from nnlearn.callbacks import Callback, EarlyStopping
 from nnlearn.checkpoints import (
     Batches,
     CheckpointError,
@@ -28,7 +29,8 @@ from nnlearn.checkpoints import (
 )
 from nnlearn.core import ConfigError
 from nnlearn.data import TensorLoader
-from nnlearn.training import Callback, Trainer
+from nnlearn.metrics import LossTraits, Meter, metric_specs
+from nnlearn.training import Trainer
 
 CRASH = Path(__file__).parent / "tools" / "crash.py"
 
@@ -302,8 +304,7 @@ def test_the_newest_and_the_best_stay(tmp_path):
     names = []
     trainer = small(tmp_path, keep=2, callbacks=[Scores()])
     scores = iter([3.0, 1.0, 2.0, 2.5])
-    real = trainer._save_epoch
-    trainer._save_epoch = lambda score: real(next(scores))
+    trainer.checkpointer.score = lambda trainer: next(scores)
     trainer.fit(data(), epochs=4, verbose=0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step-00000009.pt", "step-00000012.pt"]
     assert read_checkpoint(tmp_path / "best.pt")["counters"]["epoch"] == 2
@@ -380,8 +381,8 @@ def test_the_state_in_the_middle_of_a_step_is_refused():
 
 def test_the_best_survives_a_loss_that_is_nan(tmp_path):
     trainer = small(tmp_path)
-    scores, real = iter([0.5, float("nan"), 0.9, 0.8]), trainer._save_epoch
-    trainer._save_epoch = lambda score: real(next(scores))
+    scores = iter([0.5, float("nan"), 0.9, 0.8])
+    trainer.checkpointer.score = lambda trainer: next(scores)
     trainer.fit(data(), epochs=4, verbose=0)
     assert read_checkpoint(tmp_path / "best.pt")["counters"]["epoch"] == 1
 
@@ -576,13 +577,12 @@ def test_load_and_then_resume_goes_on_from_what_was_loaded(tmp_path):
 def test_the_best_begins_anew_when_validation_is_added(tmp_path):
     small(tmp_path).fit(data(), epochs=2, verbose=0)
     trainer = small(tmp_path)
-    trainer.best_score = -1.0
+    trainer.checkpointer.best = -1.0
     trainer.fit(data(), data(), epochs=3, verbose=0, resume=True)
     assert read_checkpoint(tmp_path / "best.pt")["counters"]["epoch"] == 3
 
 
 def test_early_stopping_does_not_restore_in_the_middle_of_an_epoch(tmp_path):
-    from nnlearn.training import EarlyStopping
 
     def make(folder, stop):
         trainer = small(folder, callbacks=[stop, EarlyStopping(patience=50)])
@@ -917,15 +917,14 @@ def test_a_position_is_that_of_the_iteration_where_it_says_so():
 
 
 def test_checkpoints_of_older_meters_are_read():
-    from nnlearn.training import Meter, denominator
     x, y = torch.eye(3), torch.tensor([0, 1, 1])
-    new = Meter({"accuracy": "accuracy"}, nn.CrossEntropyLoss(), denominator(nn.CrossEntropyLoss()))
+    new = Meter(metric_specs("accuracy"), LossTraits(nn.CrossEntropyLoss()))
     new.add(1.0, x, y)
     new.flush()
     new.add(4.0, x[:1], y[:1])
     state = new.state_dict()
     state["kept"] = [[4.0, *state["kept"][0]]]
     state["total"], state["count"] = 3.0, 3
-    old = Meter({"accuracy": "accuracy"}, nn.CrossEntropyLoss(), denominator(nn.CrossEntropyLoss()))
+    old = Meter(metric_specs("accuracy"), LossTraits(nn.CrossEntropyLoss()))
     old.load_state_dict(state)
     assert old.results() == new.results() == {"loss": pytest.approx(7 / 4), "accuracy": pytest.approx(3 / 4)}

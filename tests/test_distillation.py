@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nnlearn.callbacks import Callback
 from nnlearn.core import ConfigError, seed_everything
 from nnlearn.course.explorers import temperature_explorer
 from nnlearn.data import TensorLoader
@@ -25,7 +26,6 @@ from nnlearn.distillation import (
     with_teacher,
 )
 from nnlearn.models import small_cnn
-from nnlearn.training import Callback
 
 
 def data(*shape, seed=0):

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
+from nnlearn.callbacks import Callback, EarlyStopping
 from nnlearn.core import ConfigError, count_parameters, seed_everything
 from nnlearn.course.explorers import sparsity_explorer
 from nnlearn.data import TensorLoader
@@ -34,7 +35,7 @@ from nnlearn.pruning import (
     sensitivity,
     sparsity_report,
 )
-from nnlearn.training import Callback, EarlyStopping, Trainer
+from nnlearn.training import Trainer
 
 SPARSITIES = st.floats(0, 1, exclude_max=True)
 

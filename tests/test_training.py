@@ -19,12 +19,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from nnlearn.callbacks import EVENTS, Callback, EarlyStopping, History, best_mode
 from nnlearn.core import ConfigError, seed_everything
 from nnlearn.data import TensorLoader
 from nnlearn.datasets import digits
 from nnlearn.losses import CompositeLoss, FocalLoss, IoULoss, l2_penalty
+from nnlearn.metrics import METRICS, LossTraits, Meter, metric_specs
 from nnlearn.schedules import CosineDecay, Warmup
-from nnlearn.training import Callback, EarlyStopping, History, NonFiniteLoss, TensorBoardLogger, Trainer, best_mode
+from nnlearn.training import NonFiniteLoss, TensorBoardLogger, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -135,8 +137,7 @@ def test_own_metrics_torchmetrics_objects_and_names():
 
 
 def test_many_batches_are_bounded_by_bytes():
-    from nnlearn.training import Meter
-    meter = Meter({"accuracy": "accuracy"}, nn.CrossEntropyLoss(), lambda o, t: len(o))
+    meter = Meter(metric_specs("accuracy"), LossTraits(nn.CrossEntropyLoss(), len))
     meter.most_bytes = 10_000
     for x, y in batches(20, rows=50, inputs=10):
         meter.add(1.0, x, y)
@@ -184,7 +185,6 @@ def test_metrics_that_cannot_be_right_are_refused():
 
 
 def test_a_registered_metric_of_ones_own():
-    from nnlearn.training import METRICS
     METRICS.register("worst", lambda outputs, targets: outputs.abs().max(), replace=True)
     assert trainer(metrics=["worst"]).fit(batches(), verbose=0)["worst"][0] > 0
     del METRICS["worst"]
@@ -406,7 +406,8 @@ def test_a_step_that_the_scaler_skips_does_not_advance_the_schedule():
     schedule = CosineDecay(0.01, 100)
     scheduler = schedule.torch(optimizer)
     t = trainer(model, optimizer=optimizer, scheduler=scheduler, use_amp=True, amp_dtype=torch.float16)
-    t.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10_000)  # overflows until it has halved often enough
+    # overflows until it has halved often enough
+    t.scaler = t.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10_000)
     t.fit(batches(60), verbose=0)
     assert 0 < t.step < 60 and scheduler.last_epoch == t.step
     assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule(t.step))
@@ -419,7 +420,7 @@ def test_clipping_under_the_scaler_sees_true_gradients(fused):
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
     t = trainer(model, optimizer=optimizer, use_amp=True, amp_dtype=torch.float16, clip_norm=0.01)
-    t.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    t.scaler = t.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     t.fit(batches(1), verbose=0)
     moved = math.sqrt(sum(float(((p.detach() - q) ** 2).sum()) for p, q in zip(model.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.01, rel=1e-3)
@@ -521,11 +522,11 @@ def test_events_come_in_order():
     def listen(name):
         return lambda self, trainer: seen.append(name)
 
-    from nnlearn.training import EVENTS
     everything = type("Everything", (Callback,), {name: listen(name) for name in EVENTS})
     trainer(callbacks=[everything()], accumulate=2).fit(batches(3), verbose=0)
     assert seen == ["fit_start", "epoch_start", "batch_start", "loss_ready", "batch_start", "loss_ready", "grads_ready", "step_end",
-                    "batch_start", "loss_ready", "grads_ready", "step_end", "epoch_end", "fit_end"]
+                    "state_ready", "batch_start", "loss_ready", "grads_ready", "step_end", "state_ready", "epoch_end", "state_ready",
+                    "fit_end"]
 
 
 def test_loss_ready_may_change_the_loss():
@@ -1173,7 +1174,7 @@ def test_wrong_arguments_are_refused_when_the_trainer_is_made(tmp_path):
         trainer(sparse, clip_norm=1.0)
     t = trainer(keep=np.int64(2), accumulate=np.int64(1), checkpoint_dir=tmp_path)
     t.fit(batches(), verbose=0)
-    assert type(t.keep) is int and "epochs=1, steps=3" in repr(t)
+    assert type(t.checkpointer.folder.keep) is int and "epochs=1, steps=3" in repr(t)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])

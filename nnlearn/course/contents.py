@@ -56,11 +56,13 @@ COURSE: dict[str, list[Lesson]] = {
 
 # %% ../../nbs/library/contents.ipynb #d0a1c0d1
 LIBRARY = {"core": "Core", "measure": "Measuring", "datasets": "Datasets", "models": "Models",
+           "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "training": "The trainer",
            "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents", "course.cli": "Commands"}
 
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
-ORDER = """core measure datasets models passes autograd losses landscapes optimizers data checkpoints training schedules
+ORDER = """core measure datasets models passes autograd losses landscapes optimizers data
+batches metrics explain callbacks checkpoints training schedules
 initialization lr_finder regularization clipping precision supervision diagnosis export pruning integers quantization
 distillation pipeline tuning memory distributed keras.training keras.compression
 course.explore course.explorers course.check course.exercises course.contents course.cli""".split()

@@ -644,11 +644,11 @@ def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
     Case("two epochs", call=_largest_norms, why="One number for each epoch; the second one starts again from 0."),
     Case("with clipping", call=lambda f: _largest_norms(f, clip=0.1), why="`grads_ready` comes before clipping, `step_end` after it."),
     Case("with accumulation", call=lambda f: _largest_norms(f, accumulate=3), why="Only the averaged gradients of the window count."),
-], hints=["Derive a class from `nnlearn.training.Callback`. Which event sees gradients before they are clipped?",
+], hints=["Derive a class from `nnlearn.callbacks.Callback`. Which event sees gradients before they are clipped?",
           "Append a 0.0 in `epoch_start`, and raise the last entry in `grads_ready`.",
           "The norm over all: the square root of the sum of all squares of all gradients."], timeout=20)
 def _largest_norm():
-    from nnlearn.training import Callback
+    from nnlearn.callbacks import Callback
 
     class LargestNorm(Callback):
         def __init__(self):

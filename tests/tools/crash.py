@@ -23,11 +23,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from nnlearn.callbacks import Callback, EarlyStopping
 from nnlearn.core import seed_everything
 from nnlearn.data import TensorLoader
 from nnlearn.datasets import digits
 from nnlearn.schedules import CosineDecay, Warmup
-from nnlearn.training import Callback, EarlyStopping, Trainer
+from nnlearn.training import Trainer
 
 digits = functools.cache(digits)  # read once, before the first fork
 PATIENCE = 600  # seconds; a run takes about one
@@ -109,7 +110,7 @@ class StopAt(Callback):
         self.at, self.how = step, how
 
     def batch_start(self, trainer):
-        if trainer.step == self.at and trainer.micro == 0:
+        if trainer.step == self.at and trainer.stepper.waiting == 0:
             if self.how == "die":
                 os._exit(3)
             os.kill(os.getpid(), signal.SIGINT)

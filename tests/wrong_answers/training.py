@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from nnlearn.training import Callback
+from nnlearn.callbacks import Callback
 from wrong_answers import wrong
 
 
