@@ -48,9 +48,13 @@ def environment(profile: str) -> dict[str, str]:
         off = [name for name in dispatch if features.get(name) and (profile == "default" or "512" in name or name == "X86_V4")]
         off = os.environ.get("NPY_DISABLE_CPU_FEATURES", "").split() + off
         found |= {"NPY_DISABLE_CPU_FEATURES": " ".join(off)} if off else {}
-        # torch.compile keeps the code it made for a processor, and would try it here.
-        found["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor-{getpass.getuser()}-{profile}")
+        found["TORCHINDUCTOR_CACHE_DIR"] = compiled_code(profile)
     return found
+
+
+def compiled_code(profile: str | None = None) -> str:
+    """The folder where torch.compile keeps the code it made: one for each profile, or it would try code of another one."""
+    return str(Path(tempfile.gettempdir()) / f"torchinductor-{getpass.getuser()}-{profile or capability()}")
 
 
 def main() -> int:

@@ -273,6 +273,7 @@ def pytest_configure(config):
         os.environ["KERAS_BACKEND"] = "torch"
         os.environ["NNLEARN_HOME"] = tempfile.mkdtemp(prefix="nnlearn-home-")
         os.environ.pop("NNLEARN_ASSETS", None)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", numerics.compiled_code())
         os.environ.update(numerics.environment(config.option.numerics))
         if config.option.seed_shift:
             os.environ["NNLEARN_SEED_SHIFT"] = str(config.option.seed_shift)
