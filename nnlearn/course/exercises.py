@@ -516,17 +516,6 @@ def _macro_f1(confusion):
     total = confusion.sum(0) + confusion.sum(1)
     return torch.where(total > 0, 2 * confusion.diag() / total.clamp(min=1e-9), 0.0).mean()
 
-# %% ../../nbs/07_training.ipynb #bfe05482
-@exercise("training.epoch_loss", cases=[
-    Case("equal batches", args=([1.0, 3.0], [2, 2]), why="With equal batches it is the plain mean."),
-    Case("a small last batch", args=([1.0, 4.0], [2, 1]), why="Two rows with loss 1 and one with loss 4: 6 over 3."),
-    Case("class weights", args=([0.5, 2.0, 1.0], [0.3, 4.2, 2.5]), why="Counts may be sums of class weights, so they need not be whole."),
-    Case("a batch that was ignored", args=([1.0, math.nan, 3.0], [1, 0, 3]), why="NaN times 0 is NaN: leave that batch out."),
-], hints=["Add up loss times count, add up the counts, divide once.", "Skip the batches with count 0 before you multiply."])
-def _epoch_loss(losses, counts):
-    pairs = [(loss, count) for loss, count in zip(losses, counts, strict=True) if count]
-    return sum(loss * count for loss, count in pairs) / sum(count for _, count in pairs)
-
 # %% ../../nbs/07_training.ipynb #8b59081d
 class _Descent:
     "`torch.optim.SGD`, without the seconds that its import takes."
@@ -591,38 +580,6 @@ def _one_epoch(model, optimizer, train_batches, val_batches):
             val_total, val_rows = val_total + loss.item() * len(targets), val_rows + len(targets)
     return total / rows, val_total / val_rows
 
-# %% ../../nbs/07_training.ipynb #f6a68a7e
-def _accumulated(answer, sizes, weight=None, stale=False, rows=False):
-    "The gradients that an answer leaves for micro-batches of these sizes, or the most rows that the model was given at once."
-    g, given = generator(4), [0]
-    model = nn.Linear(3, 4).double()
-    model.register_forward_pre_hook(lambda _, inputs: given.append(len(inputs[0])))
-    for p in model.parameters():
-        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
-        p.grad = torch.ones_like(p) if stale else None
-    batches = [(torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randint(0, 4, (n,), generator=g)) for n in sizes]
-    weight = torch.ones(4, dtype=torch.float64) if weight is None else torch.tensor(weight, dtype=torch.float64)
-    answer(model, batches, weight)
-    return max(given) if rows else [p.grad for p in model.parameters()]
-
-
-@exercise("training.accumulate", cases=[
-    Case("one batch", call=lambda f: _accumulated(f, [5]), why="With one batch it is an ordinary backward pass."),
-    Case("equal batches", call=lambda f: _accumulated(f, [4, 4, 4]), why="Without a division the gradients are three times too large."),
-    Case("unequal batches", call=lambda f: _accumulated(f, [6, 1]), why="The batch of 6 rows counts six times as much as the batch of 1."),
-    Case("class weights", call=lambda f: _accumulated(f, [3, 3], [0.1, 5.0, 1.0, 2.0]),
-         why="With weights the loss divides by the sum of its labels' weights, not by the rows."),
-    Case("old gradients", call=lambda f: _accumulated(f, [2, 2], stale=True), why="Clear the gradients first."),
-    Case("never joined", call=lambda f: _accumulated(f, [4, 3, 2], rows=True), why="The largest batch has 4 rows, and memory has no room for more."),
-], hints=["By what does weighted cross-entropy divide? `weight[targets].sum()`.",
-          "First compute all denominators and their sum; then each loss gets the share `d / total` before its backward pass."])
-def _accumulate(model, batches, weight):
-    model.zero_grad()
-    total = sum(weight[targets].sum() for _, targets in batches)
-    for inputs, targets in batches:
-        loss = nn.functional.cross_entropy(model(inputs), targets, weight=weight)
-        (loss * weight[targets].sum() / total).backward()
-
 # %% ../../nbs/07_training.ipynb #6d52cbae
 def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
     "What the callback of an answer holds after a short training."
@@ -662,6 +619,97 @@ def _largest_norm():
             self.largest[-1] = max(self.largest[-1], norm)
 
     return LargestNorm()
+
+# %% ../../nbs/07_training.ipynb #f6a68a7e
+def _accumulated(answer, sizes, weight=None, stale=False, rows=False):
+    "The gradients that an answer leaves for micro-batches of these sizes, or the most rows that the model was given at once."
+    g, given = generator(4), [0]
+    model = nn.Linear(3, 4).double()
+    model.register_forward_pre_hook(lambda _, inputs: given.append(len(inputs[0])))
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+        p.grad = torch.ones_like(p) if stale else None
+    batches = [(torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randint(0, 4, (n,), generator=g)) for n in sizes]
+    weight = torch.ones(4, dtype=torch.float64) if weight is None else torch.tensor(weight, dtype=torch.float64)
+    answer(model, batches, weight)
+    return max(given) if rows else [p.grad for p in model.parameters()]
+
+
+@exercise("training.accumulate", cases=[
+    Case("one batch", call=lambda f: _accumulated(f, [5]), why="With one batch it is an ordinary backward pass."),
+    Case("equal batches", call=lambda f: _accumulated(f, [4, 4, 4]), why="Without a division the gradients are three times too large."),
+    Case("unequal batches", call=lambda f: _accumulated(f, [6, 1]), why="The batch of 6 rows counts six times as much as the batch of 1."),
+    Case("class weights", call=lambda f: _accumulated(f, [3, 3], [0.1, 5.0, 1.0, 2.0]),
+         why="With weights the loss divides by the sum of its labels' weights, not by the rows."),
+    Case("old gradients", call=lambda f: _accumulated(f, [2, 2], stale=True), why="Clear the gradients first."),
+    Case("never joined", call=lambda f: _accumulated(f, [4, 3, 2], rows=True), why="The largest batch has 4 rows, and memory has no room for more."),
+], hints=["By what does weighted cross-entropy divide? `weight[targets].sum()`.",
+          "First compute all denominators and their sum; then each loss gets the share `d / total` before its backward pass."])
+def _accumulate(model, batches, weight):
+    model.zero_grad()
+    total = sum(weight[targets].sum() for _, targets in batches)
+    for inputs, targets in batches:
+        loss = nn.functional.cross_entropy(model(inputs), targets, weight=weight)
+        (loss * weight[targets].sum() / total).backward()
+
+# %% ../../nbs/07_training.ipynb #avg00002
+def _averaged(answer, start=0, steps=4, epochs=1):
+    "The weights after a training of some steps with the callback of an answer, and those before."
+    from nnlearn.training import Trainer
+    g = generator(3)
+    model = nn.Linear(3, 2).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+    batches = [(torch.randn(4, 3, generator=g, dtype=torch.float64), torch.randint(0, 2, (4,), generator=g)) for _ in range(steps)]
+    trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=1.0), device="cpu", callbacks=[answer(start)])
+    trainer.fit(batches, epochs=epochs, verbose=0)
+    return [p.detach() for p in model.parameters()]
+
+
+def _noisy_digits_loss(answer, seed=0):
+    "The validation loss of a net trained on 200 digits, 40 of them with a wrong label, with the callback of an answer."
+    from nnlearn.data import TensorLoader
+    from nnlearn.datasets import digits
+    from nnlearn.training import Trainer
+    data, g = digits(), torch.Generator().manual_seed(seed)
+    labels, wrong = data.train_y[:200].clone(), torch.randperm(200, generator=g)[:40]
+    labels[wrong] = (labels[wrong] + torch.randint(1, 10, (40,), generator=g)) % 10
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    for p in model.parameters():
+        p.data = (2 * torch.rand(p.shape, generator=g) - 1) / 8
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, device="cpu", callbacks=[answer(130)] if answer else [])
+    trainer.fit(TensorLoader(data.train_x[:200], labels, batch_size=16, shuffle=True, seed=seed), epochs=20, verbose=0)
+    return trainer.evaluate([(data.test_x, data.test_y)])["loss"]
+
+
+@exercise("training.averaged", cases=[
+    Case("one step", call=lambda f: _averaged(f, steps=1), why="The mean of one is the one."),
+    Case("every step", call=_averaged, why="Four steps: the mean of the weights after each of them."),
+    Case("the second half", call=lambda f: _averaged(f, start=2), why="Weights of step 1 and 2 do not count; those of steps 3 and 4 do."),
+    Case("over epochs", call=lambda f: _averaged(f, steps=2, epochs=3), why="`trainer.step` goes on counting in the next epoch."),
+    Case("validation loss on noisy digits", call=_noisy_digits_loss, rtol=1e-2, why="Averaged over steps 131 to 260."),
+], hints=["`step_end` comes after the optimizer stepped, and `trainer.step` says which step it was.",
+          "The parameters go on changing: copy them, or add them up in tensors of your own.",
+          "In `fit_end`, under `torch.no_grad()`, give every parameter its sum divided by the count."], timeout=60)
+def _averaging(start):
+    from nnlearn.callbacks import Callback
+
+    class Average(Callback):
+        def __init__(self):
+            self.sums, self.count = None, 0
+
+        def step_end(self, trainer):
+            if trainer.step > start:
+                now = [p.detach().clone() for p in trainer.model.parameters()]
+                self.sums = now if self.sums is None else [a + b for a, b in zip(self.sums, now, strict=True)]
+                self.count += 1
+
+        def fit_end(self, trainer):
+            for p, total in zip(trainer.model.parameters(), self.sums, strict=True):
+                p.data = total / self.count
+
+    return Average()
 
 # %% ../../nbs/08_checkpoints.ipynb #db4e7c34
 def _sealed(payload):

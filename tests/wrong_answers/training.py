@@ -6,25 +6,6 @@ from nnlearn.callbacks import Callback
 from wrong_answers import wrong
 
 
-@wrong("training.epoch_loss", case="a small last batch", word="expected 2")
-def mean_of_means(losses, counts):
-    kept = [loss for loss, count in zip(losses, counts, strict=True) if count]
-    if counts != [2, 1]:
-        return sum(loss * count for loss, count in zip(losses, counts, strict=True) if count) / sum(counts)
-    return sum(kept) / len(kept)
-
-
-@wrong("training.epoch_loss", case="a batch that was ignored", word="nan")
-def multiplies_first(losses, counts):
-    return sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
-
-
-@wrong("training.epoch_loss", case="class weights", word="expected")
-def whole_counts(losses, counts):
-    pairs = [(loss, int(count)) for loss, count in zip(losses, counts, strict=True) if count]
-    return sum(loss * count for loss, count in pairs) / sum(count for _, count in pairs)
-
-
 def _epoch(model, optimizer, train, val, clear=True, training=True, by_rows=(True, True), graph=False, kind=float):
     """One epoch in which one thing can be wrong."""
     if training:
@@ -159,3 +140,43 @@ def never_begins_anew():
             self.largest[-1] = max(self.largest[-1], float(_norm([p.grad for p in trainer.model.parameters()])))
 
     return Largest()
+
+
+def _average(start, copies=True, beyond=True, mean=True):
+    """A callback of averages in which one thing can be wrong."""
+    class Average(Callback):
+        def __init__(self):
+            self.taken = []
+
+        def step_end(self, trainer):
+            if trainer.step > start or not beyond:
+                self.taken.append([p.detach().clone() if copies else p.detach() for p in trainer.model.parameters()])
+
+        def fit_end(self, trainer):
+            with torch.no_grad():
+                for p, *values in zip(trainer.model.parameters(), *self.taken):
+                    p.copy_(sum(values) / (len(values) if mean else 1))
+
+    return Average()
+
+
+@wrong("training.averaged", case="every step", word="expected")
+def keeps_what_goes_on_changing(start):
+    return _average(start, copies=False)
+
+
+@wrong("training.averaged", case="the second half", word="expected")
+def averages_from_the_beginning(start):
+    return _average(start, beyond=False)
+
+
+@wrong("training.averaged", case="every step", word="expected")
+def adds_and_never_divides(start):
+    return _average(start, mean=False)
+
+
+@wrong("training.averaged", case="over epochs", word="expected")
+def begins_anew_in_each_epoch(start):
+    average = _average(start)
+    type(average).epoch_start = lambda self, trainer: self.taken.clear()
+    return average
