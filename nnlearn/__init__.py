@@ -13,14 +13,15 @@ from typing import Any
 _WHERE = {
     "ConfigError": "core", "Registry": "core", "count_parameters": "core", "default_device": "core", "seed_everything": "core",
     "style": "core", "compare": "measure", "latency": "measure", "model_bytes": "measure", "operations": "measure",
-    "digits": "datasets", "mnist_sample": "datasets",
-    "gradient_check": "passes", "manual_step": "passes", "trace_shapes": "passes", "Tensor": "autograd",
-    "LOSS_FUNCTIONS": "losses", "CompositeLoss": "losses", "get_loss_function": "losses", "landscape": "landscapes",
-    "OPTIMIZERS": "optimizers", "get_optimizer": "optimizers", "no_decay_groups": "optimizers", "optimizer_builder": "optimizers",
-    "Standardizer": "data", "TensorLoader": "data", "dataloaders": "data", "split": "data", "tabular": "data",
-    "Callback": "callbacks", "EarlyStopping": "callbacks", "History": "callbacks", "METRICS": "metrics", "Trainer": "training",
-    "SCHEDULES": "schedules", "SCHEDULERS": "schedules", "Schedule": "schedules", "get_scheduler": "schedules",
-    "get_warmup_scheduler": "schedules", "learning_rate_schedule_builder": "schedules",
+    "digits": "datasets", "mnist_sample": "datasets", "MODELS": "models",
+    "gradient_check": "probes", "trace_shapes": "probes", "manual_step": "passes", "Tensor": "autograd",
+    "LOSS_FUNCTIONS": "losses", "CompositeLoss": "losses", "get_loss_function": "losses", "landscape": "slices",
+    "no_decay_groups": "optimizers", "Standardizer": "data", "split": "data", "tabular": "tables",
+    "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",
+    "Callback": "training", "EarlyStopping": "training", "History": "training", "Forward": "trainer", "Trainer": "trainer",
+    "SCHEDULES": "schedules", "Schedule": "schedules", "OPTIMIZERS": "builders", "SCHEDULERS": "builders",
+    "get_optimizer": "builders", "get_scheduler": "builders", "get_warmup_scheduler": "builders",
+    "learning_rate_schedule_builder": "builders", "optimizer_builder": "builders",
 }
 
 

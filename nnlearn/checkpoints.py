@@ -25,7 +25,7 @@ from annotated_types import Ge
 from torch.utils.data import Dataset, Sampler
 
 from .batches import batches_in
-from .callbacks import Callback
+from .training import Callback
 from .core import ConfigError, checked
 
 # %% ../nbs/08_checkpoints.ipynb #e3738c34

@@ -23,7 +23,8 @@ from torch import nn
 
 from .batches import main_output, to_device
 from .core import ConfigError, Registry
-from .losses import CompositeLoss, FocalLoss, FunctionLoss, ParameterPenalty
+from .losses import CompositeLoss, FocalLoss, FunctionLoss
+from .penalties import ParameterPenalty
 
 # %% ../nbs/library/metrics.ipynb #3e7c0005
 _PER_ELEMENT = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss,

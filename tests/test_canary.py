@@ -10,10 +10,10 @@ KNOWN = {"__array__ implementation doesn't accept a copy keyword": "inside Keras
 USES = {
     "schedulers of torch": """
 import torch
-from nnlearn import schedules as s
+from nnlearn import builders, schedules as s
 opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-for name in s.SCHEDULERS:
-    s.get_scheduler(name, opt, {"total_steps": 9} if name == "one_cycle" else None)
+for name in builders.SCHEDULERS:
+    builders.get_scheduler(name, opt, {"total_steps": 9} if name == "one_cycle" else None)
 sched = s.CosineDecay(0.1, 5).torch(opt); opt.step(); sched.step(); sched.load_state_dict(sched.state_dict())
 """,
     "keras": """

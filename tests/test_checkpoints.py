@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from nnlearn.callbacks import Callback, EarlyStopping
 from nnlearn.checkpoints import (
     Batches,
     CheckpointError,
@@ -28,9 +27,10 @@ from nnlearn.checkpoints import (
     write_checkpoint,
 )
 from nnlearn.core import ConfigError
-from nnlearn.data import TensorLoader
+from nnlearn.loaders import TensorLoader
 from nnlearn.metrics import LossTraits, Meter, metric_specs
-from nnlearn.training import Trainer
+from nnlearn.trainer import Trainer
+from nnlearn.training import Callback, EarlyStopping
 
 CRASH = Path(__file__).parent / "tools" / "crash.py"
 
@@ -500,7 +500,7 @@ def test_metrics_made_of_metrics_resume(tmp_path):
 
 
 def test_weights_that_are_nan_are_never_saved(tmp_path):
-    from nnlearn.training import NonFiniteLoss
+    from nnlearn.trainer import NonFiniteLoss
 
     class Poison(Callback):
         def grads_ready(self, trainer):
@@ -848,7 +848,7 @@ def test_a_quiet_run_warns_of_nothing(tmp_path):
     (dict(follows=6), dict(follows=12), "learning_rate 'OneCycle.*6"),
 ])
 def test_a_run_with_other_settings_is_not_taken_up_silently(then, now, words, tmp_path):
-    from nnlearn.optimizers import optimizer_builder
+    from nnlearn.builders import optimizer_builder
     from nnlearn.schedules import OneCycle
 
     def run(epochs, resume, batch_size=4, schedule=None, follows=None, **settings):

@@ -10,22 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nnlearn.callbacks import Callback
 from nnlearn.core import ConfigError, seed_everything
 from nnlearn.course.explorers import temperature_explorer
-from nnlearn.data import TensorLoader
-from nnlearn.distillation import (
-    DistillationLoss,
-    FeatureDistillation,
-    IntegerLayer,
-    QuantConv2d,
-    distill,
-    integer_student,
-    quantize_student,
-    teacher_logits,
-    with_teacher,
-)
+from nnlearn.distillation import DistillationLoss, FeatureDistillation, distill, teacher_logits, with_teacher
+from nnlearn.integer_layers import IntegerLayer, QuantConv2d, integer_student, quantize_student
+from nnlearn.loaders import TensorLoader
 from nnlearn.models import small_cnn
+from nnlearn.training import Callback
 
 
 def data(*shape, seed=0):
@@ -315,13 +306,13 @@ def features_without_teacher():
 
 
 @pytest.mark.parametrize("call, words", [
-    (lambda: DistillationLoss(alpha=-0.1), "DistillationLoss.alpha: .*not -0.1"),
-    (lambda: DistillationLoss(alpha=1.01), r"from 0 \(labels alone\) to 1"),
-    (lambda: DistillationLoss(alpha=math.nan), "not nan"),
-    (lambda: DistillationLoss(alpha="0.5"), "not '0.5'"),
-    (lambda: DistillationLoss(temperature=0), "DistillationLoss.temperature: a temperature is a number above 0, not 0"),
-    (lambda: DistillationLoss(temperature=-2.0), "not -2.0"),
-    (lambda: DistillationLoss(temperature=math.inf), "not inf"),
+    (lambda: DistillationLoss(alpha=-0.1), "DistillationLoss.alpha: expected a number from 0 to 1, got -0.1"),
+    (lambda: DistillationLoss(alpha=1.01), "got 1.01"),
+    (lambda: DistillationLoss(alpha=math.nan), "got nan"),
+    (lambda: DistillationLoss(alpha="0.5"), "got '0.5'"),
+    (lambda: DistillationLoss(temperature=0), "DistillationLoss.temperature: expected a number above 0, got 0"),
+    (lambda: DistillationLoss(temperature=-2.0), "got -2.0"),
+    (lambda: DistillationLoss(temperature=math.inf), "got inf"),
     (lambda: DistillationLoss()(data(4, 3), data(4, 5)), "same number of outputs"),
     (lambda: DistillationLoss()(data(4, 3), data(5, 3)), "both must see the same batch"),
     (lambda: DistillationLoss()(data(4, 3), LABELS[:4]), r"DistillationLoss.teacher: logits .* not \(4,\) torch.int64"),
@@ -347,7 +338,7 @@ def features_without_teacher():
     (lambda: FeatureDistillation(student(), teacher(), {}, INPUTS[:2]), "pairs of layers are needed"),
     (lambda: FeatureDistillation(student(), teacher(), {"0": "0"}, INPUTS[:2], weight=-1), "FeatureDistillation.weight"),
     (lambda: FeatureDistillation(small_cnn((2, 4)), small_cnn((4, 8)), {"3": "7"}, torch.zeros(2, 1, 28, 28)), "same resolution"),
-    (lambda: QuantConv2d(nn.Conv2d(4, 4, 3, groups=2)), "groups, dilation"),
+    (lambda: QuantConv2d(nn.Conv2d(4, 4, 3, groups=2)), "without groups or dilation"),
     (lambda: quantize_student(nn.ReLU()), "ReLU has no nn.Linear and no nn.Conv2d"),
     (lambda: integer_student(student()), "quantize_student"),
     (lambda: integer_student(quantize_student(student())), "has seen no data"),

@@ -25,7 +25,7 @@ each_exercise = pytest.mark.parametrize("name", EXERCISES)
 def lesson_cells(lesson):
     """The cells of the lesson of this name."""
     for path in sorted(NOTEBOOKS.rglob("*.ipynb")):
-        if path.stem == lesson or path.stem[3:] == lesson:
+        if lesson.rpartition(".")[2] in (path.stem, path.stem[3:]):
             return json.loads(path.read_text(encoding="utf-8"))["cells"]
     raise LookupError(f"no lesson {lesson}")
 
@@ -38,21 +38,33 @@ def printed(cell):
     return "".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
 
 
+def found(name, pattern, lesson):
+    """The indices of the code cells of a notebook in which the pattern is found."""
+    cells = enumerate(lesson_cells(lesson))
+    return [i for i, cell in cells if cell["cell_type"] == "code" and re.search(pattern, source(cell))]
+
+
 def place(name, pattern):
-    """The index of the only code cell in which the pattern is found."""
-    cells = enumerate(lesson_cells(name.split(".")[0]))
-    found = [i for i, cell in cells if cell["cell_type"] == "code" and re.search(pattern, source(cell))]
-    assert len(found) == 1, f"{name}: {len(found)} cells with {pattern}"
-    return found[0]
+    """The index of the only code cell of the lesson in which the pattern is found."""
+    indices = found(name, pattern, name.split(".")[0])
+    assert len(indices) == 1, f"{name}: {len(indices)} cells with {pattern}"
+    return indices[0]
 
 
 def places(name):
-    """Where the checker, the stub and the solution of an exercise are."""
+    """Where the stub and the solution of an exercise are."""
     quoted = rf"[\"']{re.escape(name)}[\"']"
-    checker = place(name, rf"\bexercise\(\s*{quoted}")
     solution = place(name, rf"\bcheck\(\s*{quoted}[^\n]*solution=True")
     stub = place(name, rf"\bcheck\(\s*{quoted}(?![^\n]*solution=True)")
-    return checker, stub, solution
+    return stub, solution
+
+
+def checker(name):
+    """The only cell that registers the exercise, in its lesson or in the room of exercises."""
+    pattern = rf"\bexercise\(\s*[\"']{re.escape(name)}[\"']"
+    cells = [lesson_cells(lesson)[i] for lesson in (name.split(".")[0], "course.exercises") for i in found(name, pattern, lesson)]
+    assert len(cells) == 1, f"{name}: {len(cells)} checkers"
+    return cells[0]
 
 
 def definitions(cells):
@@ -112,9 +124,8 @@ def test_every_check_in_a_lesson_has_its_checker_in_the_library():
 @each_exercise
 def test_the_exercise_stands_in_its_lesson(name):
     cells = lesson_cells(name.split(".")[0])
-    checker, stub, solution = places(name)
-    assert checker < stub < solution
-    assert re.search(r"^#\| export course\.exercises$", source(cells[checker]), re.M)
+    stub, solution = places(name)
+    assert stub < solution and re.search(r"^#\| export( course\.exercises)?$", source(checker(name)), re.M)
     assert "Not yet" in printed(cells[stub])
     hints = [cell for cell in cells[stub:solution] if cell["cell_type"] == "markdown"]
     assert any("<summary>Hint</summary>" in source(cell) for cell in hints)
@@ -122,24 +133,24 @@ def test_the_exercise_stands_in_its_lesson(name):
 
 
 @each_exercise
-def test_checker_and_solution_are_folded(name):
+def test_what_gives_the_answer_away_is_folded(name):
     cells = lesson_cells(name.split(".")[0])
-    checker, _, solution = (cells[i] for i in places(name))
+    solution = cells[places(name)[1]]
     assert "solution" in solution["metadata"]["tags"]
-    for cell in (checker, solution):
+    for cell in [solution, *([checker(name)] if checker(name) in cells else [])]:
         assert cell["metadata"]["jupyter"]["source_hidden"]
         assert "#| code-fold: true" in source(cell) and "#| code-summary:" in source(cell)
 
 
 @each_exercise
 def test_the_stub_is_not_an_answer_yet(name):
-    (_, answer, *_), options = run_cell(name, places(name)[1])
+    (_, answer, *_), options = run_cell(name, places(name)[0])
     assert not options and check(name, answer).status == "not yet"
 
 
 @each_exercise
 def test_the_solution_passes(name):
-    solution = places(name)[2]
+    solution = places(name)[1]
     (_, answer), options = run_cell(name, solution)
     verdict = check(name, answer, **options)
     assert verdict.passed, str(verdict)

@@ -14,19 +14,11 @@ from torch import nn
 from nnlearn.core import ConfigError
 from nnlearn.course.explorers import slice_explorer, surface_explorer
 from nnlearn.datasets import digits
-from nnlearn.landscapes import (
-    SURFACES,
-    Surface,
-    curvatures,
-    descend,
-    landscape,
-    pca_directions,
-    plot_landscape,
-    plot_surface,
-    random_directions,
-    snapshot,
-)
-from nnlearn.losses import CompositeLoss, l2_penalty
+from nnlearn.landscapes import pca_directions, snapshot
+from nnlearn.losses import CompositeLoss
+from nnlearn.penalties import l2_penalty
+from nnlearn.slices import landscape, movable_parameters, plot_landscape, random_directions
+from nnlearn.surfaces import SURFACES, Surface, curvatures, descend, plot_surface
 
 
 def refuses(match):
@@ -254,12 +246,13 @@ def test_spans_and_shapes():
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"span": 0}, "above 0"), ({"span": (1, -1)}, "low < high"), ({"span": [(0, 1)] * 3}, "each of the 2"), ({"span": "1"}, "span"),
-    ({"span": math.nan}, "span"), ({"steps": 1}, "at least 2"), ({"steps": 5.0}, "whole number"), ({"steps": True}, "whole number"),
+    ({"span": math.nan}, "span"), ({"steps": 1}, "at least 2"), ({"steps": 5.0}, "landscape.steps: expected an integer"),
+    ({"steps": True}, "expected an integer"),
     ({"directions": []}, "one or two directions"), ({"directions": [{}, {}, {}]}, "one or two"), ({"directions": 3}, "one or two"),
     ({"directions": {"0.wieght": torch.zeros(1)}}, "Did you mean '0.weight'"),
     ({"directions": {"0.weight": torch.zeros(8, 4)}}, r"shape \(8, 3\)"), ({"directions": {"0.weight": [1.0]}}, r"shape \(8, 3\)"),
-    ({"model": lambda x: x}, "torch module"), ({"model": nn.ReLU()}, "no parameters"),
-    ({"loss_fn": "cross_entropy"}, "get_loss_function"),
+    ({"model": lambda x: x}, "landscape.model: expected a Module"), ({"model": nn.ReLU()}, "no parameters"),
+    ({"loss_fn": "cross_entropy"}, "landscape.loss_fn: expected a function"),
     ({"loss_fn": lambda o, t: F.cross_entropy(o, t, reduction="none")}, "one number"), ({"loss_fn": lambda o, t: 1.0}, "one number"),
 ])
 def test_landscape_says_what_is_wrong(options, words):
@@ -301,7 +294,8 @@ def test_seeds_and_bad_arguments_of_directions():
     assert not torch.equal(one[0]["0.weight"], one[1]["0.weight"]) and len(again) == 3
     half, = random_directions(copy.deepcopy(model).bfloat16(), 1, count=1)
     assert half["0.weight"].dtype == torch.bfloat16
-    for arguments, words in [((model, 0, "filtre"), "Did you mean 'filter'"), ((model, -1), "integer from 0"), ((3,), "torch module"),
+    for arguments, words in [((model, 0, "filtre"), "Did you mean 'filter'"),
+                             ((model, -1), "integer of at least 0"), ((3,), "expected a Module"),
                              ((model, 0, "none", 0), "at least 1"), ((nn.ReLU(),), "no parameters")]:
         with refuses(words):
             random_directions(*arguments)
@@ -382,17 +376,17 @@ def test_buffers_of_checkpoints_do_not_tilt_the_plane():
         landscape(model, F.cross_entropy, inputs, targets, tilted.directions, steps=3)
     with refuses("the parameters of the model"):
         pca_directions(checkpoints, nn.Linear(3, 2))
-    with refuses("torch module"):
+    with refuses("expected a Module or None"):
         pca_directions(checkpoints, 3)
 
 
 def test_pca_says_what_is_wrong():
     model = make("mlp")[0]
-    with refuses("at least three"):
+    with refuses("at least 3 items"):
         pca_directions([snapshot(model)] * 2)
     with refuses("snapshot"):
         pca_directions([model.state_dict()] * 4)
-    with refuses("checkpoint 1 has other tensors"):
+    with refuses("checkpoint 1 has different tensors"):
         pca_directions([snapshot(model), {"w": torch.zeros(2)}, snapshot(model)])
     line = [{"w": float(i) * torch.ones(4)} for i in range(4)]
     with refuses("on a line"):
@@ -465,8 +459,9 @@ def test_descend_with_any_optimizer_and_many_starts():
 @pytest.mark.parametrize(("arguments", "words"), [
     (("valey", sgd(0.1), (0, 0), 1), "Did you mean 'valley'"), (("valley", sgd(0.1), (0, 0, 0), 1), "two finite numbers"),
     (("valley", sgd(0.1), (0, math.inf), 1), "two finite numbers"), (("valley", sgd(0.1), "here", 1), "two finite numbers"),
-    (("valley", sgd(0.1), (0, 0), -1), "at least 0"), (("valley", sgd(0.1), (0, 0), 1.5), "whole number"),
-    (("valley", "sgd", (0, 0), 1), "a function that makes an optimizer"), (("valley", lambda params: 3, (0, 0), 1), "makes an optimizer"),
+    (("valley", sgd(0.1), (0, 0), -1), "at least 0"), (("valley", sgd(0.1), (0, 0), 1.5), "expected an integer"),
+    (("valley", "sgd", (0, 0), 1), "descend.make_optimizer: expected a function"),
+    (("valley", lambda params: 3, (0, 0), 1), "a function that returns an optimizer"),
     ((lambda x, y: x * y, sgd(0.1), (0, 0), 1), "a function of one tensor"), ((3, sgd(0.1), (0, 0), 1), "Accepted: beale"),
 ])
 def test_descend_says_what_is_wrong(arguments, words):
@@ -492,7 +487,7 @@ def test_plots():
     import matplotlib.pyplot as plt
     ax = plot_surface("valley", {"walk": np.zeros((3, 2))})
     assert ax.get_xlim() == (-3, 1) and [t.get_text() for t in ax.get_legend().get_texts()] == ["walk"]
-    with refuses("Accepted: beale"):
+    with refuses("plot_surface.surface: expected a Surface or a string"):
         plot_surface(3)
     line = plot_landscape(torch.tensor([3.0, 1.0, 2.0]), 0.5)
     x, y = line.lines[0].get_data()
@@ -502,10 +497,11 @@ def test_plots():
     assert ax.get_xlim() == (0, 3) and ax.get_ylim() == (-1, 1) and len(ax.lines) == 1
     own = plt.subplots()[1]
     assert plot_landscape(torch.ones(3, 3), ax=own) is own
-    for path, words in [(np.zeros((3, 2)), "a dict is needed"), ({"walk": np.zeros(3)}, "paths, walk: points of shape")]:
+    for path, words in [(np.zeros((3, 2)), "plot_surface.paths: expected a mapping"),
+                        ({"walk": np.zeros(3)}, r"paths\['walk'\]: expected points of shape")]:
         with refuses(words):
             plot_surface("valley", path)
-    with refuses("none of the losses is finite"):
+    with refuses("at least one finite loss"):
         plot_landscape(torch.full((3, 3), math.nan))
     for losses in (torch.rand(5, 5) * 0.01 + 2.3, torch.rand(5, 5) * 1e-5 - 40.0, torch.rand(5, 5) * 1e6, torch.rand(5, 5)):
         fig, ax = plt.subplots()
@@ -550,3 +546,11 @@ def test_surface_explorer_with_other_rates_steps_and_surfaces():
                            ({"steps": 0}, r"surface_explorer\.steps: .*at least 1"), ({"surface": "valey"}, "Did you mean")]:
         with refuses(words):
             surface_explorer(**options)
+
+
+def test_the_lesson_still_offers_what_the_rooms_hold():
+    from nnlearn import landscapes, slices, surfaces
+    for room, names in ((slices, ("landscape", "random_directions", "plot_landscape")),
+                        (surfaces, ("SURFACES", "curvatures", "descend", "plot_surface"))):
+        assert all(getattr(landscapes, name) is getattr(room, name) for name in names)
+    assert list(movable_parameters(nn.BatchNorm1d(2))) == ["weight", "bias"]

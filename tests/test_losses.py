@@ -13,6 +13,7 @@ from torch import nn
 
 from nnlearn.core import ConfigError
 from nnlearn.course.explorers import cross_entropy_explorer, residual_explorer
+from nnlearn.generative import discriminator_loss, generator_loss, vae_loss
 from nnlearn.losses import (
     DEFAULT_LOSS_PARAMS,
     LOSS_FUNCTIONS,
@@ -22,16 +23,10 @@ from nnlearn.losses import (
     FunctionLoss,
     GIoULoss,
     IoULoss,
-    ParameterPenalty,
-    discriminator_loss,
-    elastic_net,
-    generator_loss,
     get_loss_function,
-    l1_penalty,
-    l2_penalty,
-    vae_loss,
 )
-from nnlearn.passes import gradient_check
+from nnlearn.penalties import ParameterPenalty, elastic_net, l1_penalty, l2_penalty
+from nnlearn.probes import gradient_check
 
 NAMES = """cross_entropy bce bce_with_logits nll poisson_nll kl_div hinge_embedding multi_margin multilabel_margin soft_margin
 multilabel_soft_margin mse l1 smooth_l1 huber ctc margin_ranking triplet_margin triplet_margin_with_distance focal iou giou
@@ -62,7 +57,7 @@ def test_every_name_builds_and_knows_its_arguments(name):
     with refuses(r"unknown argument 'reductoin'.* Did you mean 'reduction'\? Accepted: .*reduction='") as caught:
         get_loss_function(name, reductoin="sum")
     assert "size_average" not in str(caught.value) and repr(loss.reduction) in str(caught.value)
-    with refuses("unknown reduction 'avg'"):
+    with refuses("reduction: expected one of 'mean', 'sum', 'none', got 'avg'"):
         get_loss_function(name, reduction="avg")
     assert get_loss_function(name, reduction="sum").reduction == "sum"
 
@@ -93,14 +88,15 @@ def test_weights_are_a_copy_and_go_to_the_device():
 @pytest.mark.parametrize(("name", "params", "words"), [
     ("hubr", {}, "Did you mean 'huber'"), ("mae", {}, "Did you mean 'l1'"), ("CE", {}, "Did you mean 'cross_entropy'"),
     ("l2", {}, "Did you mean 'mse'"), ("KLD", {}, "Did you mean 'kl_div'"), ("log loss", {}, "Did you mean 'cross_entropy'"),
-    ("huber", {"delta": 0}, "above 0"), ("huber", {"delta": "1"}, "finite number"),
+    ("huber", {"delta": 0}, "above 0"), ("huber", {"delta": "1"}, "expected a number above 0"),
     ("smooth_l1", {"beta": -1}, "at least 0"), ("cross_entropy", {"label_smoothing": 2}, "from 0 to 1"),
     ("cross_entropy", {"weight": [1, -1]}, "at least 0"), ("cross_entropy", {"weight": [1, math.nan]}, "finite"),
-    ("cross_entropy", {"weight": "heavy"}, "list of weights"), ("cross_entropy", {"ignore_index": 0.5}, "expected an integer"),
-    ("focal", {"gamma": -1}, "at least 0"), ("focal", {"gamma": math.inf}, "finite"), ("ctc", {"blank": -1}, "at least 0"),
-    ("ctc", {"zero_infinity": 1}, "True or False"), ("triplet_margin", {"margin": math.nan}, "finite"),
+    ("cross_entropy", {"weight": "heavy"}, "a list of weights"), ("cross_entropy", {"ignore_index": 0.5}, "expected an integer"),
+    ("focal", {"gamma": -1}, "at least 0"), ("focal", {"gamma": math.inf}, "expected a number of at least 0"),
+    ("ctc", {"blank": -1}, "at least 0"),
+    ("ctc", {"zero_infinity": 1}, "True or False"), ("triplet_margin", {"margin": math.nan}, "expected a number, got nan"),
     ("multi_margin", {"p": 3}, "p == 1 and p == 2"), ("mse", {"reduce": False}, "Did you mean 'reduction'"),
-    ("mse", {"reduction": "batchmean"}, "unknown reduction"), ("mse", {"device": "gpu0"}, "loss 'mse'"), (7, {}, "unknown loss"),
+    ("mse", {"reduction": "batchmean"}, "expected one of"), ("mse", {"device": "gpu0"}, "loss 'mse'"), (7, {}, "unknown loss"),
 ])
 def test_what_is_wrong_is_said(name, params, words):
     with refuses(words):
@@ -193,15 +189,15 @@ def test_focal_says_what_it_needs():
     good = torch.zeros(3, 4)
     with refuses("argmax"):
         FocalLoss()(good, torch.zeros(3, 4))
-    with refuses("two classes"):
+    with refuses("at least 2 classes"):
         FocalLoss()(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
-    with refuses(r"of the shape \(3,\)"):
+    with refuses(r"of shape \(3,\)"):
         FocalLoss()(good, torch.zeros(4, dtype=torch.long))
-    with refuses("class numbers"):
+    with refuses("expected class indices"):
         FocalLoss()(good, torch.zeros(3))
-    with refuses("tensors are needed"):
+    with refuses("expected tensors, got"):
         FocalLoss()([[0.0, 1.0]], [1])
-    with refuses("2 weights for 4 classes"):
+    with refuses("expected 4 class weights, got 2"):
         FocalLoss(weight=[1, 2])(good, torch.zeros(3, dtype=torch.long))
     assert FocalLoss()(good, torch.full((3,), -100)).isnan()  # nothing to learn from: 0 / 0, as torch's
     assert FocalLoss(reduction="sum")(good, torch.full((3,), -100)) == 0
@@ -293,7 +289,7 @@ def test_reductions_and_shapes_of_boxes():
         IoULoss()(boxes, targets[:1])
     with refuses("x1, y1, x2, y2"):
         DIoULoss()(torch.zeros(2, 5), torch.zeros(2, 5))
-    with refuses("tensors are needed"):
+    with refuses("expected tensors, got"):
         GIoULoss()([[0, 0, 1, 1]], [[0, 0, 1, 1]])
 
 
@@ -351,7 +347,7 @@ def test_composite_is_the_weighted_sum_and_keeps_its_parts():
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"l1": -5}, "at least 0"), ({"l1": math.nan}, "finite"), ({"mes": 1.0}, "Did you mean 'mse'"),
+    ({"l1": -5}, "at least 0"), ({"l1": math.nan}, "got nan"), ({"mes": 1.0}, "Did you mean 'mse'"),
     ({"mse": 0, "l1": 0}, "nothing to train"),
 ])
 def test_weights_changed_between_calls_are_checked(change, words):
@@ -374,14 +370,24 @@ def test_a_part_that_is_only_watched_cannot_spoil_the_sum():
 
 @pytest.mark.parametrize(("losses", "weights", "words"), [
     ({}, None, "a dict of parts"), (["mse"], None, "a dict of parts"), ({"mse": {}}, {"mee": 1}, "Did you mean 'mse'"),
-    ({"mse": {}}, {"mse": -0.1}, "at least 0"), ({"mse": {}}, {"mse": math.inf}, "finite"), ({"mse": {}}, {"mse": True}, "finite"),
-    ({"mse": {}}, {"mse": "1"}, "finite"), ({"mse": {}}, [1.0], "dict of names"), ({"mse": {}}, {"mse": 0}, "nothing to train"),
+    ({"mse": {}}, {"mse": -0.1}, "at least 0"), ({"mse": {}}, {"mse": math.inf}, "got inf"),
+    ({"mse": {}}, {"mse": True}, "expected a number"),
+    ({"mse": {}}, {"mse": "1"}, "expected a number"), ({"mse": {}}, [1.0], "dict of names"), ({"mse": {}}, {"mse": 0}, "nothing to train"),
     ({"mes": {}}, None, "Did you mean 'mse'"), ({"mse": {"redution": "sum"}}, None, "Did you mean 'reduction'"),
-    ({"mse": nn.MSELoss}, None, "MSELoss"), ({"mse": 3}, None, "a module or a function"), ({1: {}}, None, "a name"),
+    ({"mse": nn.MSELoss}, None, "MSELoss"), ({"mse": 3}, None, "a module or a function"), ({1: {}}, None, "the name of a part, got 1"),
 ])
 def test_composite_says_what_is_wrong(losses, weights, words):
     with refuses(words):
         CompositeLoss(losses, weights)
+
+
+def test_constructors_name_the_argument():
+    for make, words in [(lambda: FocalLoss(-1), "FocalLoss.gamma: expected a number of at least 0, got -1"),
+                        (lambda: FocalLoss(reduction="avg"), "FocalLoss.reduction: expected one of"),
+                        (lambda: FocalLoss(gama=1), "FocalLoss: unknown argument 'gama'. Did you mean 'gamma'"),
+                        (lambda: GIoULoss("average"), "^GIoULoss.reduction: expected one of")]:
+        with refuses(words):
+            make()
 
 
 def test_a_part_must_give_one_number():
@@ -406,14 +412,15 @@ def test_penalties():
     model.requires_grad_(False)
     with refuses("no trainable parameter"):
         l2_penalty(model)()
-    with refuses("torch module"):
+    with refuses("ParameterPenalty.model: expected a Module, got"):
         l1_penalty([model])
-    with refuses("from 0 to 1"):
+    with refuses("elastic_net.l1_ratio: expected a number from 0 to 1"):
         elastic_net(model, 1.5)
     for penalty in (l1_penalty, l2_penalty):
-        with refuses("the strength is a weight"):
+        with refuses("Is this the strength"):
             penalty(model, 0.01)
-    for factors, words in [({"l1": -1.0}, "penalty.l1: must be at least 0"), ({"l2": math.nan}, "finite")]:
+    for factors, words in [({"l1": -1.0}, "ParameterPenalty.l1: expected a number of at least 0"),
+                           ({"l2": math.nan}, "ParameterPenalty.l2: expected a number")]:
         with refuses(words):
             ParameterPenalty(model, **factors)
     assert repr(ParameterPenalty(model, 0.5, 2)) == "ParameterPenalty(l1=0.5, l2=2)"

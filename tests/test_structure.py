@@ -99,15 +99,13 @@ def test_exported_cells_import_only_leftwards(path):
                     assert ORDER.index(target) < ORDER.index(module), f"{module} imports {target}, which comes later"
 
 
-NAMED_OTHERWISE = {"07_training": "callbacks"}  # the lesson exports history and callbacks; `training` is the library's notebook
-
-
 def test_notebook_and_module_share_a_name():
+    lessons = {lesson.name: lesson for part in COURSE.values() for lesson in part}
     for path in BOOKS:
         if path.parent.name == "library":
             assert module_of(path).removeprefix("course.") == path.stem, path
         elif path.stem != "index":
-            assert module_of(path).replace("keras.", "keras_") == NAMED_OTHERWISE.get(path.stem, path.stem[3:]), path
+            assert module_of(path) == lessons[path.stem].module, path
     assert {module_of(path) for path in BOOKS if path.parent.name == "library"} == set(LIBRARY)
 
 
@@ -351,8 +349,8 @@ def test_random_numbers_come_through_core(path):
 def test_every_claim_was_tried_with_other_seeds(path):
     """The committed table has every assertion of the lesson as it stands, and each that varies held in all of its runs."""
     rows = {row["cell"]: row for row in claims.read(path)}
-    stands = {place: text for place, text, _ in claims.listening(nbtools.read(path))[1]}
-    known = {place: row["claim"] for place, row in rows.items()}
+    stands = {place: claims.canonical(text) for place, text, _ in claims.listening(nbtools.read(path))[1]}
+    known = {place: claims.canonical(row["claim"]) for place, row in rows.items()}
     changed = {place: text for place, text in stands.items() if known.get(place) != text}
     assert not changed and set(known) == set(stands), f"run: make claims NB={path.relative_to(ROOT)}\n{changed or set(known) - set(stands)}"
     fell = [f"{row['held']} of {row['runs']}: {row['claim']}" for row in rows.values() if not int(row["held"]) == int(row["runs"]) >= 10]

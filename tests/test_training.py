@@ -19,14 +19,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from nnlearn.callbacks import EVENTS, Callback, EarlyStopping, History, best_mode
 from nnlearn.core import ConfigError, seed_everything
-from nnlearn.data import TensorLoader
 from nnlearn.datasets import digits
-from nnlearn.losses import CompositeLoss, FocalLoss, IoULoss, l2_penalty
+from nnlearn.loaders import TensorLoader
+from nnlearn.losses import CompositeLoss, FocalLoss, IoULoss
 from nnlearn.metrics import METRICS, LossTraits, Meter, metric_specs
+from nnlearn.penalties import l2_penalty
 from nnlearn.schedules import CosineDecay, Warmup
-from nnlearn.training import NonFiniteLoss, TensorBoardLogger, Trainer
+from nnlearn.trainer import Forward, NonFiniteLoss, TensorBoardLogger, Trainer
+from nnlearn.training import EVENTS, Callback, EarlyStopping, History, best_mode
 
 
 @pytest.fixture(autouse=True)
@@ -370,7 +371,7 @@ def test_schedulers_joined_from_others():
 
 
 def test_a_rate_that_the_optimizer_follows_is_recorded_and_not_mixed():
-    from nnlearn.optimizers import optimizer_builder
+    from nnlearn.builders import optimizer_builder
     model, record = mlp(), Record()
     optimizer = optimizer_builder({"type": "sgd"}, learning_rate=lambda step: 1 / (step + 2), params=model.parameters())
     history = trainer(model, optimizer=optimizer, callbacks=[record]).fit(batches(2), epochs=2, verbose=0)
@@ -790,7 +791,7 @@ def test_a_second_ctrl_c_raises():
 SCRIPT = """
 import sys, torch
 from torch import nn
-from nnlearn.training import Trainer
+from nnlearn.trainer import Trainer
 model = nn.Linear(4, 2)
 t = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device="cpu")
 data = [(torch.randn(4, 4), torch.randint(0, 2, (4,))) for _ in range(3)]
@@ -1211,3 +1212,76 @@ def test_the_best_row_of_a_long_history_is_found_in_one_look():
 
     history = Counting([{"epoch": i, "loss": abs(i - 70) if i != 5 else math.nan} for i in range(1, 101)])
     assert history.best("loss")["epoch"] == 70 and len(calls) == 1
+
+
+# ---- parts
+
+class TwoViews(Forward):
+    """The mean loss over a batch and its negative; counts its batches, and keeps the count."""
+
+    def __init__(self):
+        self.count = 0
+
+    def outputs(self, model, inputs):
+        self.count += model.training
+        return [model(inputs), model(-inputs)] if model.training else model(inputs)
+
+    def loss(self, criterion, outputs, targets):
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return sum(criterion(output, targets) for output in outputs) / len(outputs)
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_another_forward_changes_what_a_step_computes():
+    by_hand, data = mlp(), batches()
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1)
+    for x, y in data:
+        optimizer.zero_grad()
+        ((nn.functional.cross_entropy(by_hand(x), y) + nn.functional.cross_entropy(by_hand(-x), y)) / 2).backward()
+        optimizer.step()
+    t = trainer(forward=TwoViews(), metrics=["accuracy"])
+    t.fit(data, verbose=0)
+    assert all(torch.equal(a, b) for a, b in zip(by_hand.parameters(), t.model.parameters(), strict=True))
+    assert t.evaluate(data)["loss"] == pytest.approx(trainer(t.model).evaluate(data)["loss"]) and t.predict(data).shape == (24, 10)
+
+
+def test_a_forward_with_a_state_is_kept_in_checkpoints(tmp_path):
+    first = trainer(forward=TwoViews())
+    first.fit(batches(), verbose=0)
+    first.save(tmp_path / "a.pt")
+    again = trainer(forward=TwoViews())
+    again.load(tmp_path / "a.pt")
+    assert again.forward.count == first.forward.count == 3 and "forward" in again.parts()
+    with pytest.raises(ConfigError, match="Trainer.forward: expected"):
+        trainer(forward=lambda model, inputs: model(inputs))
+
+
+def test_forgetting_the_best_reaches_callbacks_and_the_best_checkpoint(tmp_path):
+    class Forget(Callback):
+        def epoch_start(self, trainer):
+            if trainer.epoch == 3:
+                trainer.forget_best()
+
+    stopping = EarlyStopping(monitor="loss", patience=9)
+    t = trainer(callbacks=[Forget(), stopping], checkpoint_dir=tmp_path, rate=0.0001)
+    scores = iter([1.0, 2.0, 3.0, 4.0])
+    t.checkpointer.score = lambda trainer: next(scores)
+    t.fit(batches(), epochs=4, verbose=0)
+    assert t.checkpointer.best == 3.0 and t.epoch == 4
+
+
+def test_a_state_from_before_the_checkpointer_is_read(tmp_path):
+    t = trainer(checkpoint_dir=tmp_path)
+    t.fit(batches(), epochs=2, verbose=0)
+    state = t.state_dict()
+    assert state.pop("checkpointer")["best"] < math.inf
+    state["counters"] |= {"best_score": -1.0, "best_by_val": False}
+    t.checkpointer.folder.save(state, t.step)
+    again = trainer(checkpoint_dir=tmp_path)
+    again.fit(batches(), epochs=3, verbose=0, resume=True)
+    assert len(again.history) == 3 and again.checkpointer.best == -1.0

@@ -22,11 +22,15 @@ class Lesson(NamedTuple):
         return self.name[:2]
 
     @property
+    def module(self) -> str:
+        """The module that the lesson exports."""
+        return self.name[3:].replace("keras_", "keras.")
+
+    @property
     def there(self) -> bool:
         """Whether the lesson has been written: its module is part of the library."""
-        module = "nnlearn." + self.name[3:].replace("keras_", "keras.")
         try:
-            return importlib.util.find_spec(module) is not None
+            return importlib.util.find_spec(f"nnlearn.{self.module}") is not None
         except ModuleNotFoundError:
             return False
 
@@ -35,7 +39,8 @@ COURSE: dict[str, list[Lesson]] = {
     "Learn": [
         Lesson("01_passes", "Forward and backward passes"), Lesson("02_autograd", "Automatic differentiation"),
         Lesson("03_losses", "Losses"), Lesson("04_landscapes", "Loss landscapes"), Lesson("05_optimizers", "Optimizers"),
-        Lesson("06_data", "Data"), Lesson("07_training", "The training loop"), Lesson("08_checkpoints", "Checkpoints")],
+        Lesson("06_data", "Data"), Lesson("07_training", "The training loop"),
+        Lesson("08_checkpoints", "Checkpoints")],
     "Train well": [
         Lesson("09_schedules", "Learning rate schedules", ("keras",)), Lesson("10_initialization", "Initialization"),
         Lesson("11_lr_finder", "Finding a learning rate"), Lesson("12_regularization", "Regularization", ("kornia",)),
@@ -55,17 +60,24 @@ COURSE: dict[str, list[Lesson]] = {
 }
 
 # %% ../../nbs/library/contents.ipynb #d0a1c0d1
-LIBRARY = {"core": "Core", "measure": "Measuring", "datasets": "Datasets", "models": "Models",
-           "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "training": "The trainer",
-           "course.explore": "Sliders", "course.explorers": "Explorers",
-           "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents", "course.cli": "Commands"}
+LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure": "Measuring",
+           "graphs": "Graphs", "probes": "Looking into a net", "penalties": "Penalties", "generative": "Losses for generators",
+           "surfaces": "Surfaces", "slices": "Slices", "tables": "Tables", "loaders": "Loaders",
+           "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "trainer": "The trainer",
+           "builders": "Builders", "report": "Reports",
+           "config": "Config", "runs": "Runs", "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
+           "integer_layers": "Integer layers",
+           "programs": "Programs", "course.explore": "Sliders", "course.explorers": "Explorers",
+           "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents",
+           "course.cli": "Commands"}
 
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
-ORDER = """core measure datasets models passes autograd losses landscapes optimizers data
-batches metrics explain callbacks checkpoints training schedules
-initialization lr_finder regularization clipping precision supervision diagnosis export pruning integers quantization
-distillation pipeline tuning memory distributed keras.training keras.compression
-course.explore course.explorers course.check course.exercises course.contents course.cli""".split()
+ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses surfaces
+slices landscapes optimizers tables loaders data batches metrics explain training checkpoints trainer
+schedules builders config runs initialization lr_finder regularization clipping precision supervision
+diagnosis runtimes export layers pruning integers integer_layers programs quantization distillation pipeline
+tuning memory distributed keras.training keras.compression course.explore course.explorers course.check
+course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]

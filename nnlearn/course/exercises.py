@@ -7,23 +7,464 @@ __all__ = []
 
 # %% ../../nbs/library/exercises.ipynb #7cf21280
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..autograd import Tensor, cross_entropy, ordered
 from .check import Case, exercise
 from ..core import generator, seed_everything
+from ..datasets import digits
 
-# %% ../../nbs/01_passes.ipynb #83e2bf02
-@exercise("passes.count", cases=[
-    Case("one layer", args=([3, 2],), why="A layer from 3 to 2 has 3 * 2 weights and 2 biases."),
-    Case("the net above", args=([11, 20, 12, 6, 4],), why="Each pair of neighbours makes one layer."),
-    Case("no layer", args=([5],), why="A single size makes no layer, so there is nothing to count."),
-], hints=["How many weights does `Linear(a, b)` have? How many biases?",
-          "Go over neighbours: `zip(sizes, sizes[1:])`.", "Each pair (a, b) adds `a * b + b`."])
-def _count(sizes):
-    return sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
+# %% ../../nbs/library/exercises.ipynb #e5d16171
+def _digits_net() -> tuple[nn.Sequential, Callable, torch.Tensor, torch.Tensor]:
+    "A 64-48-10 net that reads the 8x8 digits, its accuracy in percent, and the images; quick, and without imports that take seconds."
+    import importlib.util
+    from pathlib import Path
+    sklearn = importlib.util.find_spec("sklearn")
+    assert sklearn is not None and sklearn.origin is not None
+    folder = Path(sklearn.origin).parent
+    rows = torch.from_numpy(np.loadtxt(folder / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.float32))
+    x, y = rows[:, :-1] / 16, rows[:, -1].long()
+    test_x, test_y, rng = x[1400:], y[1400:], generator(0)
+    net = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
+    parameters = list(net.parameters())
+    for p in parameters:
+        p.data.copy_((2 * torch.rand(p.shape, generator=rng) - 1) / 8)
+    velocities = [torch.zeros_like(p) for p in parameters]
+    for _ in range(100):
+        gradients = torch.autograd.grad(nn.functional.cross_entropy(net(x[:1400]), y[:1400]), parameters)
+        for p, velocity, gradient in zip(parameters, velocities, gradients, strict=True):
+            p.data -= velocity.mul_(0.9).add_(gradient).mul(0.1)
+
+    @torch.no_grad()
+    def score(model: nn.Module) -> float:
+        return 100 * (model(test_x).argmax(1) == test_y).double().mean().item()
+
+    return net, score, x[:1400], test_x
+
+# %% ../../nbs/library/exercises.ipynb #62353710
+def _raw_row(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+_RAW_WEIGHT = torch.tensor([[1.0, 2.0, 0.5], [3.0, -4.0, 1.0]], dtype=torch.float64)
+
+
+def _on_raw_pixels(answer):
+    "The accuracy on raw pixels of a net that learned on prepared ones, with the first layer that the answer makes."
+    net, score, train_x, _ = _digits_net()
+    mean, std = train_x.mean(0), train_x.std(0)
+    used = torch.where(std > 0, std, 1.0)
+    weight, bias = net[0].weight.detach(), net[0].bias.detach()
+    made = answer(weight * used, bias + weight @ mean, mean, std)  # of a layer that takes (x - mean) / std
+    net[0].weight.data, net[0].bias.data = made
+    return round(score(net))
+
+
+@exercise("export.raw_input", cases=[
+    Case("only a scale", args=(_RAW_WEIGHT, _raw_row(1, -2), _raw_row(0, 0, 0), _raw_row(2, 4, 0.5)), why="Each *input* is divided, so each column of the weight is."),
+    Case("only a mean", args=(_RAW_WEIGHT, _raw_row(1, -2), _raw_row(0.5, 4, -1), _raw_row(1, 1, 1)), why="What the mean takes away is the same for every image: it goes into the bias."),
+    Case("both", args=(_RAW_WEIGHT, _raw_row(1, -2), _raw_row(0.5, 4, -1), _raw_row(2, 4, 0.5)), why="The mean is taken away before the division: use the new weight for the bias."),
+    Case("a pixel that never changed", args=(_RAW_WEIGHT, _raw_row(1, -2), _raw_row(0.5, 4, -1), _raw_row(2, 0, 0.5)), why="Its standard deviation is 0, and the training divided by 1."),
+    Case("accuracy of a real net on raw pixels", call=_on_raw_pixels, why="A net for the 8x8 digits, on test images that nobody prepared."),
+], timeout=20.0, hints=["Write one output: the sum over the inputs of weight * (x - mean) / std, plus the bias.", "`weight / std` divides column by column.",
+          "`bias - (weight / std) @ mean`, and `torch.where(std > 0, std, 1.0)` for the pixels that never changed."])
+def _raw_input(weight, bias, mean, std):
+    weight = weight / torch.where(std > 0, std, 1.0)
+    return weight, bias - weight @ mean
+
+# %% ../../nbs/library/exercises.ipynb #ff71aeaa
+def _table(*rows):
+    return np.array(rows, dtype=np.float64)
+
+
+@exercise("export.agree", cases=[
+    Case("equal", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 4]), 1e-6), why="Equal arrays agree."),
+    Case("at the bound", args=(_table([1, 2]), _table([1, 2.5]), 0.5), why="A difference equal to the bound is allowed."),
+    Case("one entry too small", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 9]), 0.1), why="The sign of the difference does not matter."),
+    Case("errors that cancel", args=(_table([1, 2]), _table([2, 1]), 0.1), why="A mean of differences can be 0 when none of them is."),
+    Case("one of many", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 4.3]), 0.1), why="The mean is within the bound, one entry is not."),
+    Case("many small ones", args=(_table([1, 2], [3, 4]), _table([1.4, 2.4], [3.4, 4.4]), 0.5),
+         why="Each entry is compared by itself; nothing is added up."),
+    Case("large numbers", args=(_table([1e6, 2e6]), _table([1e6, 2e6 + 1]), 0.1),
+         why="The bound is absolute: np.allclose adds rtol unless it is 0."),
+    Case("another shape", args=(_table([1], [1]), _table([1, 1]), 0.1), why="NumPy would broadcast (2, 1) against (1, 2): compare shapes first."),
+    Case("NaN on one side", args=(_table([1, np.nan]), _table([1, 2]), 0.1), why="Every comparison with NaN is False: ask for `<=`, not for `>`."),
+    Case("NaN on both sides", args=(_table([1, np.nan]), _table([1, np.nan]), 0.1), why="A model that gives NaN has not passed a check."),
+], hints=["Compare `ours.shape` and `theirs.shape` first.", "Which of `all(apart <= bound)` and `not any(apart > bound)` is False for NaN?"])
+def _agree(ours, theirs, bound):
+    return ours.shape == theirs.shape and bool((abs(ours - theirs) <= bound).all())
+
+# %% ../../nbs/library/exercises.ipynb #65396b6c
+@exercise("export.optimized", cases=[
+    Case("nothing to do", args=(["Gemm", "Relu", "Gemm"],), why="A ReLU joins a convolution only."),
+    Case("a block", args=(["Conv", "BatchNorm", "Relu", "MaxPool"],), why="The norm is folded, then the ReLU stands behind the convolution."),
+    Case("two blocks", args=(["Conv", "BatchNorm", "Relu", "Conv", "BatchNorm", "Relu", "Gemm"],), why="Every block is rewritten."),
+    Case("a norm too late", args=(["Conv", "Relu", "BatchNorm"],), why="A norm after the ReLU cannot be folded: the ReLU is not linear."),
+    Case("a norm without a convolution", args=(["BatchNorm", "Conv", "MaxPool", "BatchNorm"],), why="A norm that does not follow a convolution stays."),
+    Case("dropout in between", args=(["Conv", "Dropout", "BatchNorm", "Dropout", "Relu"],), why="Take the dropout out first; then the rest is a block."),
+    Case("two norms", args=(["Conv", "BatchNorm", "BatchNorm", "Relu", "Relu"],), why="The second norm follows the convolution too, once the first is folded; the second ReLU stays."),
+    Case("an empty graph", args=([],), why="No node, no rule."),
+], hints=["Build a new list, and look at its last entry.", "`if name == 'BatchNorm' and new and new[-1] == 'Conv': continue`",
+          "For the ReLU, replace the last entry: `new[-1] = 'ConvRelu'`."])
+def _optimized(names):
+    new = []
+    for name in names:
+        last = new[-1] if new else None
+        if name == "Dropout" or (name == "BatchNorm" and last == "Conv"):
+            continue
+        if name == "Relu" and last == "Conv":
+            new[-1] = "ConvRelu"
+        else:
+            new.append(name)
+    return new
+
+# %% ../../nbs/library/exercises.ipynb #43747b74
+def _two_layers(first=10.0):
+    "Two layers of 200 weights each, those of the first `first` times as large."
+    rng = generator(5)
+    net = nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 10))
+    for layer, size in zip(net, (first, 1.0), strict=True):
+        layer.weight.data = size * torch.rand(layer.weight.shape, generator=rng) + 0.01
+    return net
+
+
+def _score_of_sparsity(curve, layers=(0, 1)):
+    "A score that depends on the share of zeros only."
+    def score(net):
+        zeros = torch.cat([(net[i].weight == 0).flatten() for i in layers])
+        return curve(round(zeros.double().mean().item(), 6))
+
+    return score
+
+
+def _how_far_and_zeros(answer):
+    net = _two_layers()
+    far = answer(net, _score_of_sparsity(lambda s: 90 - 30 * (s > 0.5)), 1.0)
+    return far, sum(int((layer.weight == 0).sum()) for layer in net)
+
+
+def _pruned_digits(answer):
+    net, score, *_ = _digits_net()
+    return [answer(net, score, points) for points in (1.0, 5.0)]
+
+
+@exercise("pruning.how_far", cases=[
+    Case("falls beyond a half", args=lambda: (_two_layers(), _score_of_sparsity(lambda s: 90 - 30 * (s > 0.5)), 1.0), why="At 0.5 nothing is lost, at 0.55 too much."),
+    Case("at the limit", args=lambda: (_two_layers(), _score_of_sparsity(lambda s: 90.0 - 1.0 * (s >= 0.3) - (s > 0.3)), 1.0), why="A loss of exactly `points` is allowed."),
+    Case("a net that scores low", args=lambda: (_two_layers(), _score_of_sparsity(lambda s: 40 - 30 * (s > 0.7)), 1.0), why="The loss is counted from the whole model's own score."),
+    Case("luck beyond the limit", args=lambda: (_two_layers(), _score_of_sparsity(lambda s: 90 - 30 * (0.35 < s < 0.6)), 1.0), why="Every smaller sparsity must hold, too: stop at the first that fails."),
+    Case("the scope", args=lambda: (_two_layers(), _score_of_sparsity(lambda s: 90 - 30 * (s > 0.2), layers=(0,)), 1.0), why='The scope is "global": the large weights of the first layer are spared for long.'),
+    Case("nothing can go", args=lambda: (_two_layers(), _score_of_sparsity(lambda s: 90 - 30 * (s > 0)), 1.0), why="Then 0."),
+    Case("the model is left alone", call=_how_far_and_zeros, why="Prune a copy: `copy.deepcopy(model)`."),
+    Case("a net that reads digits", call=_pruned_digits, why="With 1 and with 5 points to spare, on test images."),
+], timeout=20.0, hints=["`for step in range(1, 20)`, and `step / 20` is the sparsity.", "A new copy of the whole model for each sparsity.", "Leave the loop at the first sparsity that loses more than `points`."])
+def _how_far(model, score, points):
+    import copy
+
+    from nnlearn.pruning import prune_magnitude
+    least, far = score(model) - points, 0.0
+    for step in range(1, 20):
+        pruned = copy.deepcopy(model)
+        prune_magnitude(pruned, step / 20, scope="global")
+        if score(pruned) < least:
+            break
+        far = step / 20
+    return far
+
+# %% ../../nbs/library/exercises.ipynb #0a0dd12e
+def _entries(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _step_arguments(weight=(1.0, 0.0, -2.0), gradient=(0.5, 0.0, 1.0), velocity=(0.0, 0.0, 0.0), mask=(True, False, True)):
+    return _entries(*weight), _entries(*gradient), _entries(*velocity), torch.tensor(mask), 0.1, 0.9
+
+
+@exercise("pruning.masked_step", cases=[
+    Case("nothing is pruned", args=lambda: _step_arguments(velocity=(1.0, 2.0, 3.0), mask=(True, True, True)), why="Plain momentum."),
+    Case("a gradient on a pruned weight", args=lambda: _step_arguments(gradient=(0.5, 7.0, 1.0)), why="The mask comes after the step."),
+    Case("an old velocity", args=lambda: _step_arguments(velocity=(1.0, 5.0, 3.0)),
+         why="The velocity of a pruned weight moves it though its gradient is zero."),
+    Case("a mask that is new", args=lambda: _step_arguments(weight=(1.0, 0.4, -2.0), velocity=(1.0, 5.0, 3.0)),
+         why="The weight was not zero before; it is now."),
+], hints=["Multiply by the mask at the end.", "Both results are masked, the velocity too.", "`a.mul_(...)` and `a *= ...` change what you were given."])
+def _masked_step(weight, gradient, velocity, mask, learning_rate, momentum):
+    velocity = (momentum * velocity + gradient) * mask
+    return (weight - learning_rate * velocity) * mask, velocity
+
+# %% ../../nbs/library/exercises.ipynb #50df7b15
+def _convolutions(channels, inputs, outputs, scales, signs=1.0):
+    rng = generator(channels, "numpy")
+    scale = torch.tensor(scales, dtype=torch.float64).view(-1, 1, 1, 1)
+    weight = scale * torch.from_numpy(rng.uniform(0.9, 1.0, (channels, inputs, 3, 3)))
+    weight[:, :, 1:] *= signs
+    return weight, torch.from_numpy(rng.standard_normal(channels)), torch.from_numpy(rng.standard_normal((outputs, channels, 3, 3)))
+
+
+def _one_large_weight():
+    weight, bias, reader = _convolutions(2, 2, 3, [1.0, 1.0])
+    weight = torch.full_like(weight, 0.4)
+    weight[0] = 0
+    weight[0, 0, 0, 0] = 3.0
+    return weight, bias, reader, 1
+
+
+@exercise("pruning.channels", cases=[
+    Case("all stay", args=lambda: (*_convolutions(3, 2, 4, [1.0, 2.0, 3.0]), 3), why="Nothing changes."),
+    Case("the last ones are the largest", args=lambda: (*_convolutions(4, 2, 4, [1.0, 2.0, 3.0, 4.0]), 2),
+         why="Rows of the first, columns of the second."),
+    Case("the old order", args=lambda: (*_convolutions(4, 2, 4, [4.0, 1.0, 9.0, 2.0]), 3), why="Sort the indices that stay."),
+    Case("negative and positive weights", args=lambda: (*_convolutions(5, 3, 2, [0.5, 3.0, 0.1, 2.0, 1.5], torch.tensor([1.0, -1, 1, -1, 1]).view(5, 1, 1, 1)), 2),
+         why="A norm, not a sum: weights of different signs must not cancel."),
+    Case("one large weight", args=_one_large_weight,
+         why="The L2 norms are 3 and 1.7, though the absolute values add up to 3 and 7.2."),
+    Case("as many readers as channels", args=lambda: (*_convolutions(6, 6, 6, [1.0, 4.0, 2.0, 6.0, 3.0, 5.0]), 3),
+         why="The reader loses its *inputs*: dimension 1."),
+], hints=["`weight.flatten(1).norm(dim=1)` is the norm of each channel.", "`topk(count).indices.sort().values` are the channels that stay, in order.",
+          "`weight[keep], bias[keep], reader[:, keep]`"])
+def _channels(weight, bias, reader, count):
+    keep = weight.flatten(1).norm(dim=1).topk(count).indices.sort().values
+    return weight[keep], bias[keep], reader[:, keep]
+
+# %% ../../nbs/library/exercises.ipynb #df879b6c
+def _two_outputs(second=1.0):
+    "A layer with two outputs, whose weights are spread evenly; those of the second are `second` times as large."
+    layer = nn.Linear(600, 2)
+    layer.weight.data = torch.stack([torch.linspace(-1, 1, 600), second * torch.linspace(-1, 1, 600)])
+    layer.bias.data = torch.tensor([0.123, -4.567])
+    return nn.Sequential(layer, nn.ReLU())
+
+
+def _score_of_bits(curve):
+    "A score that depends on the bits that the row with the fewest values needs, and on the bias."
+    def score(net):
+        values = min(len(row.unique()) for row in net[0].weight)
+        return curve(round(math.log2(values + 1))) if net[0].bias[0] == 0.123 else 0.0
+
+    return score
+
+
+def _bits_and_weights(answer):
+    net = _two_outputs()
+    return answer(net, _score_of_bits(lambda bits: 90 - 30 * (bits < 5)), 1.0), net[0].weight.detach().clone()
+
+
+def _bits_for_digits(answer):
+    net, score, *_ = _digits_net()
+    return [answer(net, score, points) for points in (1.0, 10.0)]
+
+
+@exercise("integers.fewest_bits", cases=[
+    Case("five will do", args=lambda: (_two_outputs(), _score_of_bits(lambda bits: 90 - 30 * (bits < 5)), 1.0), why="With 4 bits the score falls by 30."),
+    Case("at the limit", args=lambda: (_two_outputs(), _score_of_bits(lambda bits: 90.0 - (bits < 6) - 9 * (bits < 4)), 1.0), why="A loss of exactly `points` is allowed."),
+    Case("down to two", args=lambda: (_two_outputs(), _score_of_bits(lambda bits: 40.0), 1.0), why="2 bits are the fewest that are tried."),
+    Case("not even eight", args=lambda: (_two_outputs(), _score_of_bits(lambda bits: 90 - 30 * (bits < 9)), 1.0), why="Then None."),
+    Case("luck below", args=lambda: (_two_outputs(), _score_of_bits(lambda bits: 90 - 30 * (bits == 5)), 1.0), why="All numbers of bits above must hold, too: stop at the first that fails."),
+    Case("outputs of unequal size", args=lambda: (_two_outputs(0.01), _score_of_bits(lambda bits: 90 - 30 * (bits < 5)), 1.0), why="A scale for each output (axis=0), or nothing is left of the small one."),
+    Case("the model is left alone", call=_bits_and_weights, why="Round a copy: `copy.deepcopy(model)`."),
+    Case("a net that reads digits", call=_bits_for_digits, why="With 1 and with 10 points to spare, on test images."),
+], timeout=20.0, hints=["`for bits in range(8, 1, -1)`, and a new copy for each.", "`isinstance(layer, nn.Linear)` for `layer in model.modules()`.",
+          "`params = affine_params(weight, bits, symmetric=True, axis=0)`; `layer.weight.data = dequantize(quantize(weight, params), params)`"])
+def _fewest_bits(model, score, points):
+    import copy
+
+    from nnlearn.integers import affine_params, dequantize, quantize
+    least, fewest = score(model) - points, None
+    for bits in range(8, 1, -1):
+        rounded = copy.deepcopy(model)
+        for layer in rounded.modules():
+            if isinstance(layer, nn.Linear):
+                params = affine_params(layer.weight, bits, symmetric=True, axis=0)
+                layer.weight.data = dequantize(quantize(layer.weight, params), params)
+        if score(rounded) < least:
+            break
+        fewest = bits
+    return fewest
+
+# %% ../../nbs/library/exercises.ipynb #6f14bab4
+def _bytes(*rows):
+    return torch.tensor(rows, dtype=torch.uint8)
+
+
+@exercise("integers.corrected", cases=[
+    Case("no zero points", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 0), dtype=True, why="Nothing to correct: the raw product."),
+    Case("large bytes", args=(_bytes([200, 250]), _bytes([100], [255]), 0, 0), dtype=True, why="200 * 100 does not fit into a byte: widen to int32 first."),
+    Case("only a has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 2, 0), dtype=True, why="Subtract z_a times the sum of each column of b."),
+    Case("only b has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 3), dtype=True, why="Subtract z_b times the sum of each row of a."),
+    Case("both", args=(_bytes([1, 2, 0], [3, 4, 9]), _bytes([5, 6], [7, 8], [1, 2]), 2, 3), dtype=True,
+         why="z_a * z_b stands in every one of the K terms: add it K times."),
+], hints=["Multiply out: (a - z_a)(b - z_b) has four terms.", "`b.sum(0)` are the sums of the columns, `a.sum(1, keepdim=True)` those of the rows.",
+          "The last correction is `+ K * z_a * z_b` with `K = a.shape[1]`."])
+def _corrected(a, b, a_zero, b_zero):
+    a, b = a.int(), b.int()
+    sums = a @ b - a_zero * b.sum(0) - b_zero * a.sum(1, keepdim=True) + a.shape[1] * a_zero * b_zero
+    return sums.int()
+
+# %% ../../nbs/library/exercises.ipynb #9e38d27c
+def _numbers(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@exercise("integers.round_through", cases=[
+    Case("the values", args=(_numbers(0.2, 1.7, -2.4), -3, 3), why="The forward pass rounds."),
+    Case("the gradient inside", args=(_numbers(0.2, 1.7, -2.4), -3, 3), gradients=True, why="`round` has the gradient 0; it must not be seen."),
+    Case("values out of range", args=(_numbers(7.3, -9.0, 1.2), -3, 3), why="The forward pass clamps."),
+    Case("the gradient outside", args=(_numbers(7.3, -9.0, 1.2), -3, 3), gradients=True,
+         why="Where the value was clamped, a small change does nothing: gradient 0."),
+    Case("just outside", args=(_numbers(3.3, -3.3), -3, 3), gradients=True, why="3.3 lies above `high`, so it was clamped."),
+    Case("an uneven range", args=(_numbers(-1.4, 0.4, 6.6), 0, 7), gradients=True, why="The range need not lie around zero."),
+], hints=["`x + (f(x) - x).detach()` has the value f(x) and the gradient of x.", "`x.clamp(low, high)` has the gradient you want already.",
+          "Clamp first; then add the detached difference to the *clamped* value."])
+def _round_through(x, low, high):
+    inside = x.clamp(low, high)
+    return inside + (inside.round() - inside).detach()
+
+# %% ../../nbs/library/exercises.ipynb #dc4cb059
+def _sums(*values):
+    return torch.tensor(values, dtype=torch.int32)
+
+
+@exercise("quantization.requantize", cases=[
+    Case("scales that divide", args=(_sums(0, 100, 1000), 0.01, 0.1, 0), dtype=True, why="1000 steps of 0.01 are 100 steps of 0.1."),
+    Case("between two integers", args=(_sums(17, 18, 26), 0.01, 0.1, 0), why="Round to the nearest integer, do not cut."),
+    Case("negative sums", args=(_sums(-300, 200), 0.01, 0.1, 0), why="The ReLU makes them 0, and 0 is the zero point."),
+    Case("a zero point", args=(_sums(-300, 0, 200), 0.01, 0.1, 7), why="Add the zero point after the ReLU: real 0 must become 7."),
+    Case("too large", args=(_sums(5000, 2540), 0.01, 0.1, 3), dtype=True, why="Clamp to 255 before the conversion, or it wraps around."),
+], hints=["How many steps of `out_scale` is one step of `in_scale`?", "ReLU on the real values is a clamp at the zero point on the integers.",
+          "`(torch.round(sums * (in_scale / out_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)`"])
+def _requantize(sums, in_scale, out_scale, zero_point):
+    return (torch.round(sums * (in_scale / out_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)
+
+# %% ../../nbs/library/exercises.ipynb #ef5b0329
+@exercise("quantization.stored", cases=[
+    Case("eight bits, a scale for each row", args=(10, 64, 8, None), why="640 bytes, and 2 for each of 10 scales."),
+    Case("four bits", args=(10, 64, 4, None), why="Two weights share a byte."),
+    Case("groups", args=(10, 64, 4, 32), why="Two groups in each row, so 20 scales."),
+    Case("a group that is not full", args=(10, 65, 4, 32), why="The last, smaller group has a scale too: three in each row."),
+    Case("bits that do not fill a byte", args=(1, 3, 3, None), why="9 bits take 2 bytes."),
+    Case("packed without gaps", args=(4, 3, 3, None), why="36 bits are 5 bytes; four rows of 2 bytes would be 8."),
+], hints=["Count bits of integers first, then scales.", "How many groups has a row? `math.ceil(inputs / group)`", "Round up once, over all integers."])
+def _stored_size(outputs, inputs, bits, group):
+    groups = 1 if group is None else -(-inputs // group)
+    return -(-outputs * inputs * bits // 8) + 2 * outputs * groups
+
+# %% ../../nbs/library/exercises.ipynb #66a83b02
+def _three_layers():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
+    rng = generator(3)
+    for layer in (net[0], net[2][0], net[3]):
+        layer.weight.data = torch.randn(4, 4, generator=rng)
+    return net
+
+
+def _net_that_loses(costs, together=0):
+    "A net, and a score that falls by a cost for each layer whose weights were changed, and by more when several were."
+    net = _three_layers()
+    whole = {name: layer.weight.detach().clone() for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
+
+    def score(other):
+        changed = [name for name, layer in other.named_modules() if name in whole and not torch.equal(layer.weight, whole[name])]
+        return 90.0 - sum(costs.get(name, 0) for name in changed) - (together if len(changed) > 1 else 0)
+
+    return net, score
+
+
+def _small_row():
+    "A net with an output that one scale for its whole layer rounds to nothing, and a score that minds."
+    net = _three_layers()
+    net[0].weight.data[1] *= 1e-4
+    return net, lambda other: 90.0 - 30 * bool((other[0].weight == 0).all(1).any())
+
+
+def _culprit_and_score(answer):
+    net, score = _net_that_loses({"0": 1, "2.0": 5})
+    return answer(net, score, 8), score(net)
+
+
+def _stretched(net, factor):
+    "A copy in which one of the hidden units is `factor` times as large, and the next layer takes that back."
+    import copy
+    net = copy.deepcopy(net)
+    unit = net[2].weight.abs().sum(0).argmin()  # the one that matters least
+    net[0].weight.data[unit] *= factor
+    net[0].bias.data[unit] *= factor
+    net[2].weight.data[:, unit] /= factor
+    return net
+
+
+def _digits_culprits(answer):
+    net, score, *_ = _digits_net()
+    return [answer(_stretched(net, factor), score, 8) for factor in (3000.0, 1 / 3000)]
+
+
+@exercise("quantization.culprit", cases=[
+    Case("one costs most", args=lambda: (*_net_that_loses({"0": 1, "2.0": 5, "3": 2}), 8), why="The name is the one that `named_modules` gives: 2.0."),
+    Case("the last one", args=lambda: (*_net_that_loses({"0": 1, "2.0": 2, "3": 3}), 8), why="Look at every layer before you decide."),
+    Case("two that cost the same", args=lambda: (*_net_that_loses({"0": 4, "3": 4}), 8), why="The first of them."),
+    Case("nothing is lost", args=lambda: (*_net_that_loses({}), 8), why="No score is lower than the whole net's: None."),
+    Case("one scale for a layer", args=lambda: (*_small_row(), 8), why="Without an axis: the scale fits the largest weights, and nothing is left of a small output."),
+    Case("one at a time", args=lambda: (*_net_that_loses({"0": 5, "2.0": 1, "3": 2}, together=50), 8), why="Each layer alone, all others whole: a new copy for each."),
+    Case("the net is left alone", call=_culprit_and_score, why="Round a copy: `copy.deepcopy(model)`."),
+    Case("two nets that read digits", call=_digits_culprits, why="One unit of 48 is 3,000 times as large, or as small, as the others; the next layer takes it back."),
+], timeout=20.0, hints=["`for name, layer in model.named_modules()`, if it is an `nn.Linear`.", "In a copy: `dict(copied.named_modules())[name]`.",
+          "Keep the name with the lowest score so far, beginning with None and the score of the whole net."])
+def _culprit(model, score, bits):
+    import copy
+
+    from nnlearn.integers import affine_params, dequantize, quantize
+    worst, lowest = None, score(model)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear):
+            rounded = copy.deepcopy(model)
+            params = affine_params(layer.weight, bits, symmetric=True)
+            dict(rounded.named_modules())[name].weight.data = dequantize(quantize(layer.weight, params), params)
+            if score(rounded) < lowest:
+                worst, lowest = name, score(rounded)
+    return worst
+
+# %% ../../nbs/library/exercises.ipynb #431e2df5
+@exercise("pipeline.ship", cases=[
+    Case("the most accurate that fits", args=([("a", 0.98, 200, 7.0), ("b", 0.97, 60, 2.0), ("c", 0.95, 20, 1.0)], 100, 5.0),
+         why="a is too large, and b is more accurate than c."),
+    Case("small but slow", args=([("a", 0.98, 50, 9.0), ("b", 0.97, 60, 2.0)], 100, 5.0), why="Both limits count."),
+    Case("just fits", args=([("a", 0.98, 100, 5.0)], 100, 5.0), why="The limits themselves are allowed."),
+    Case("equally accurate", args=([("a", 0.98, 60, 2.0), ("b", 0.98, 50, 3.0)], 100, 5.0), why="Then the smaller one."),
+    Case("nothing fits", args=([("a", 0.98, 200, 7.0)], 100, 5.0), why="Then None."),
+], hints=["Keep the rows that fit first.", "`min(..., key=...)` with a tuple.", "`key=lambda row: (-row[1], row[2])`"])
+def _ship(rows, max_bytes, max_ms):
+    fitting = [row for row in rows if row[2] <= max_bytes and row[3] <= max_ms]
+    return min(fitting, key=lambda row: (-row[1], row[2]))[0] if fitting else None
+
+# %% ../../nbs/library/exercises.ipynb #48771eb5
+@exercise("pipeline.stale", cases=[
+    Case("nothing changed", args=(["a", "b"], {"a": 1, "b": 2}, {"a": 1, "b": 2}), why="Equal settings all the way: nothing runs."),
+    Case("the last changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 4}), why="What comes before stays."),
+    Case("the first changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 2, "c": 3}), why="All that follows reads another result."),
+    Case("a new stage", args=(["a", "b", "c"], {"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}), why="b never ran, and c now reads b."),
+    Case("never run at all", args=(["a", "b"], {}, {"a": None, "b": None}), why="A setting of None is a setting; a missing one is not."),
+], hints=["Find the first stage that is new or changed.", "Everything from there on has to run.", "`name not in old` is not `old.get(name) is None`."])
+def _stale(stages, old, new):
+    first = next((i for i, name in enumerate(stages) if name not in old or old[name] != new[name]), len(stages))
+    return stages[first:]
+
+# %% ../../nbs/library/exercises.ipynb #9f397b5d
+@exercise("pipeline.paper_bytes", cases=[
+    Case("the whole net", args=([1, 32, 64], 49, 10, 0.0, 32), why="320 + 18,496 + 31,370 numbers of 4 bytes."),
+    Case("8 bits", args=([1, 32, 64], 49, 10, 0.0, 8), why="One byte each."),
+    Case("half of the channels", args=([1, 32, 64], 49, 10, 0.5, 32), why="The input's channel and the classes stay; every layer shrinks on its inner side."),
+    Case("color", args=([3, 10], 4, 5, 0.5, 8), why="Three input channels stay three."),
+    Case("a share that does not divide", args=([1, 32, 64], 49, 10, 0.3, 8), why="64 * 0.7 is 44.8: round to 45, do not cut."),
+    Case("nearly all", args=([1, 8, 16], 49, 10, 0.99, 8), why="One channel stays: a layer without channels computes nothing."),
+], hints=["Prune the list first: `[channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]`.",
+          "A convolution has `9 * a * b + b` numbers.", "The linear layer has `pixels * last * classes + classes`."])
+def _paper_bytes(channels, pixels, classes, share, bits):
+    kept = [channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]
+    numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:], strict=False)) + pixels * kept[-1] * classes + classes
+    return numbers * bits / 8
 
 # %% ../../nbs/01_passes.ipynb #c1c6dbaa
 def _doubles(*values):
@@ -48,15 +489,19 @@ def _walks_back(answer):
 
 
 @exercise("passes.line_gradients", cases=[
-    Case("one point", args=(3.0, 0.0, _doubles(2.0), _doubles(1.0)), why="The example above: 2 (wx + b - t) x is 20 for w, 10 for b."),
-    Case("a bias", args=(1.0, 2.0, _doubles(1.0), _doubles(1.0)), why="The error is wx + b - t; here it is 2."),
-    Case("a batch", args=(0.5, -1.0, _doubles(1.0, 2.0, 4.0), _doubles(0.0, 3.0, 1.0)), why="The loss is a mean, so the gradients are means too."),
-    Case("a perfect fit", args=(2.0, 1.0, _doubles(0.0, 1.0), _doubles(1.0, 3.0)), why="At the minimum both gradients are 0."),
+    Case("one point", args=(3.0, 0.0, _doubles(2.0), _doubles(1.0)),
+         why="The example above: 2 (wx + b - t) x is 20 for w, 10 for b."),
+    Case("a bias", args=(1.0, 2.0, _doubles(1.0), _doubles(1.0)),
+         why="The error is wx + b - t; here it is 2."),
+    Case("a batch", args=(0.5, -1.0, _doubles(1.0, 2.0, 4.0), _doubles(0.0, 3.0, 1.0)),
+         why="The loss is a mean, so the gradients are means too."),
+    Case("a perfect fit", args=(2.0, 1.0, _doubles(0.0, 1.0), _doubles(1.0, 3.0)),
+         why="At the minimum both gradients are 0."),
     Case("without backward", call=_walks_back,
-         why="Work the gradients out on paper; neither `backward()` nor `autograd.grad` is needed."),
-], hints=["The chain rule: the derivative of the square, times the derivative of what is inside.",
+         why="Work the gradients out on paper, without `backward()` or `autograd.grad`."),
+], hints=["The chain rule: the derivative of the square, times that of what is inside.",
           "Inside stands w x + b - t. Its derivative is x for w and 1 for b.",
-          "`error = w * x + b - t`; the gradients are the means of `2 * error * x` and `2 * error`."])
+          "`error = w * x + b - t`; the means of `2 * error * x` and of `2 * error`."])
 def _line_gradients(w, b, x, t):
     error = w * x + b - t
     return (2 * error * x).mean(), (2 * error).mean()
@@ -68,8 +513,8 @@ def _epoch_task(batches):
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=rng, dtype=torch.float64)
-    return model, [(torch.randn(6, 4, generator=rng, dtype=torch.float64), torch.randint(0, 3, (6,), generator=rng))
-                   for _ in range(batches)]
+    inputs = [torch.randn(6, 4, generator=rng, dtype=torch.float64) for _ in range(batches)]
+    return model, [(rows, torch.randint(0, 3, (6,), generator=rng)) for rows in inputs]
 
 
 def _epoch_losses(answer, batches):
@@ -109,21 +554,25 @@ def _made_optimizers(answer):
 # %% ../../nbs/01_passes.ipynb #e39473cf
 @exercise("passes.epoch", cases=[
     Case("the loss of one batch", call=lambda f: _epoch_losses(f, 1),
-         why="The loss is cross-entropy of the logits, without a softmax, with the weights before the update."),
-    Case("each loss is a float", call=_kind_of_loss, why="`loss.item()`: a tensor would keep the graph of its batch alive."),
+         why="The cross-entropy of the logits, without a softmax, before the update."),
+    Case("each loss is a float", call=_kind_of_loss,
+         why="`loss.item()`: a tensor would keep the graph of its batch alive."),
     Case("the weights after one batch", call=lambda f: _after_an_epoch(f, "weight"),
-         why="weight -= learning_rate * weight.grad; change it in place, or the model keeps its old weights."),
-    Case("the biases after one batch", call=lambda f: _after_an_epoch(f, "bias"), why="Biases are parameters too."),
+         why="Change weights in place, or the model keeps its old ones."),
+    Case("the biases after one batch", call=lambda f: _after_an_epoch(f, "bias"),
+         why="Biases are parameters too."),
     Case("the weights after three batches", call=lambda f: _after_an_epoch(f, "weight", 3),
          why="Gradients add up unless they are cleared before each backward."),
-    Case("gradients left from before", call=lambda f: _after_an_epoch(f, "weight", stale=True),
-         why="The model may come with old gradients; clear them before the first backward."),
-    Case("three losses", call=lambda f: _epoch_losses(f, 3), why="One float for every batch."),
+    Case("gradients left from before",
+         call=lambda f: _after_an_epoch(f, "weight", stale=True),
+         why="The model may bring old gradients; clear them before the first backward."),
+    Case("three losses", call=lambda f: _epoch_losses(f, 3),
+         why="One float for every batch."),
     Case("the update by hand", call=_made_optimizers,
          why="Update the parameters yourself, without `torch.optim`."),
 ], hints=["The order is: forward, loss, clear the gradients, backward, update.",
-          "`model.zero_grad()` clears; the update stands inside `with torch.no_grad():` and goes over `model.parameters()`.",
-          "Return `loss.item()` for each batch: a float, not a tensor that keeps its graph alive."],
+          "The update, inside `with torch.no_grad():`, changes `p` in place: `p -= ...`.",
+          "`loss.item()`: a float, not a tensor that keeps its graph alive."],
     timeout=15.0)  # torch.optim takes seconds to import
 def _epoch(model, batches, learning_rate):
     losses = []
@@ -137,70 +586,163 @@ def _epoch(model, batches, learning_rate):
         losses.append(loss.item())
     return losses
 
-# %% ../../nbs/02_autograd.ipynb #d28c7883
-@exercise("autograd.tanh_rule", cases=[
-    Case("at zero", args=(np.array([0.0]), np.array([1.0])), why="The slope of tanh at 0 is 1, so the gradient passes unchanged."),
-    Case("a flat place", args=(np.array([0.99]), np.array([1.0])), why="Where tanh is nearly 1 it is nearly flat: 1 - y**2."),
-    Case("a gradient arrives", args=(np.array([0.5, -0.5]), np.array([2.0, -3.0])), why="The slope multiplies the gradient that arrives."),
-    Case("a matrix", args=(np.array([[0.1, 0.2], [0.3, -0.4]]), np.array([[1.0, 0.0], [-1.0, 4.0]])), why="Entry by entry, the shape stays."),
-], hints=["The chain rule: what arrives, times the slope of this operation.", "The slope in terms of the output is `1 - y**2`."])
-def _tanh_rule(y, grad):
-    return grad * (1 - y**2)
+# %% ../../nbs/01_passes.ipynb #p0000021
+def _confidence_of_a_net(answer):
+    "Asks an answer about the digits net after two epochs of training."
+    data, rng = digits(), generator(0)
+    net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    for p in net.parameters():
+        p.data = 0.1 * torch.randn(p.shape, generator=rng)
+    for _ in range(2):
+        for x, labels in zip(data.train_x.split(32), data.train_y.split(32), strict=True):
+            net.zero_grad()
+            nn.functional.cross_entropy(net(x), labels).backward()
+            with torch.no_grad():
+                for p in net.parameters():
+                    p -= 0.2 * p.grad
+    return answer(net(data.test_x).detach(), data.test_y)
 
-# %% ../../nbs/02_autograd.ipynb #b3b6569b
-def _order_is_right(graph, end, needed):
-    "Asks an answer for an order; gives a sentence: in order, or what is wrong."
+
+_TWO_ROWS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+@exercise("passes.confidence", cases=[
+    Case("one right, one wrong", args=(_TWO_ROWS, torch.tensor([0, 1])),
+         why="Row 0 is right with 0.79; row 1 says class 2 with 0.58, and the label is 1."),
+    Case("large logits", args=(100 * _TWO_ROWS, torch.tensor([0, 1])),
+         why="Use `softmax`: exponentials of large logits overflow."),
+    Case("all right", args=(_TWO_ROWS, torch.tensor([0, 2])), why="No row is wrong: nan."),
+    Case("a trained net", call=_confidence_of_a_net,
+         why="A mean over the right rows and one over the wrong rows."),
+], hints=["`logits.softmax(1).max(1)`: each row's largest probability, and its column.",
+          "`right = answers == labels`, `sure[right].mean()`, `sure[~right].mean()`."],
+    timeout=15.0)
+def _confidence(logits, labels):
+    sure, answers = logits.softmax(1).max(1)
+    right = answers == labels
+    return sure[right].mean().item(), sure[~right].mean().item()
+
+# %% ../../nbs/02_autograd.ipynb #x0000003
+def _walked(build, count=False):
+    "Asks an answer to walk back: the gradients of the leaves, or how many rules it asked."
     def ask(answer):
-        order = list(answer({name: list(parents) for name, parents in graph.items()}, end))
-        if sorted(order) != sorted(needed):
-            return f"{order!r:.60} should hold each of {sorted(needed)!r:.60} once"
-        at = {name: i for i, name in enumerate(order)}
-        late = [(parent, name) for name in order for parent in graph[name] if at[parent] > at[name]]
-        return f"{late[0][0]} must come before {late[0][1]} in {order!r:.60}" if late else "in order"
+        end, leaves = build()
+        calls = [0]
+        if count:
+            for node in ordered(end):
+                node.backward_fn = _counting(node.backward_fn, calls)
+        answer(end)
+        return calls[0] if count else [leaf.grad for leaf in leaves]
     return ask
 
-# %% ../../nbs/02_autograd.ipynb #f1c99aaf
-_DIAMOND = {"x": [], "a": ["x"], "b": ["x", "a"], "z": ["a", "b"], "other": ["x"]}
-_SWAPPED = {name: parents[::-1] for name, parents in _DIAMOND.items()}
+
+def _counting(rule, calls):
+    def counted(grad):
+        calls[0] += 1
+        return rule(grad)
+    return counted if rule else None
 
 
-@exercise("autograd.order", cases=[
-    Case("a chain", call=_order_is_right({"z": ["y"], "y": ["x"], "x": []}, "z", "xyz"), why="z comes from y, and y from x."),
-    Case("a value used twice", call=_order_is_right(_DIAMOND, "z", "xabz"),
-         why="z comes from a and b, b from x and a, a from x; `other` comes from x and is not needed."),
-    Case("its parents swapped", call=_order_is_right(_SWAPPED, "z", "xabz"),
-         why="A name must wait for all of its parents, in whatever order they are listed."),
-    Case("a single node", call=_order_is_right({"x": []}, "x", "x"), why="The end belongs to the order."),
-    Case("a long chain", call=_order_is_right({str(i): [str(i - 1)] if i else [] for i in range(3000)}, "2999", [str(i) for i in range(3000)]),
-         why="A graph can be deeper than Python's limit for recursion; use a stack."),
-], hints=["A node may be written down when all of its parents are.", "Keep a stack of (name, parents_done); push a name again behind its parents.",
-          "Look at `ordered` above: it does this for nodes."])
-def _order(graph, end):
-    order, seen, stack = [], set(), [(end, False)]
-    while stack:
-        name, done = stack.pop()
-        if done:
-            order.append(name)
-        elif name not in seen:
-            seen.add(name)
-            stack += [(name, True), *((parent, False) for parent in graph[name])]
-    return order
+def _chain_graph():
+    x = Tensor([0.5, 1.5])
+    return (x.exp() * 2.0).sum(), [x]
+
+
+def _square_graph():
+    x = Tensor(3.0)
+    return x * x, [x]
+
+
+def _late_graph(times=1):
+    x = end = Tensor(3.0)
+    for _ in range(times):
+        square = end * end
+        end = (square + square * end) * 0.01
+    return end, [x]
+
+
+def _long_graph():
+    x = end = Tensor(1.0)
+    for _ in range(3000):
+        end = end + 1.0
+    return end, [x]
+
+# %% ../../nbs/02_autograd.ipynb #x0000004
+@exercise("autograd.repair_walk", cases=[
+    Case("a chain", call=_walked(_chain_graph), why="The queue was right here."),
+    Case("a value used twice", call=_walked(_square_graph),
+         why="x * x has the slope 2x: what comes from both uses adds up."),
+    Case("a value that must wait", call=_walked(_late_graph),
+         why="`square` is used twice; it hands on when both parts have come."),
+    Case("each rule asked once", call=_walked(lambda: _late_graph(3), count=True),
+         why="Not once per path: once per tensor, when all has come."),
+    Case("a long chain", call=_walked(_long_graph),
+         why="3,000 operations are too deep for recursion, but not for `ordered`."),
+], hints=["Two faults: gradients are overwritten, and tensors are visited too early.",
+          "`ordered(end)` lists parents before children; go through it backwards.",
+          "A gradient that is still None is set; one that is there is added to."])
+def _repair_walk(end):
+    end.grad = np.ones_like(end.data)
+    for node in reversed(ordered(end)):
+        gradients = node.backward_fn(node.grad) if node.backward_fn else ()
+        for parent, gradient in zip(node.parents, gradients, strict=True):
+            parent.grad = gradient if parent.grad is None else parent.grad + gradient
 
 # %% ../../nbs/02_autograd.ipynb #9189864f
+_FOUR_ROWS = np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0], [2.0, 0.0, 0.0]])
+
+
 @exercise("autograd.cross_entropy_rule", cases=[
-    Case("two equal classes", args=(np.array([[0.0, 0.0]]), np.array([1])), why="p is 0.5 for both; the right class gets 0.5 - 1."),
-    Case("four classes", args=(np.array([[0.1, 1.5, -2.0, 0.7]]), np.array([2])), why="Each gradient is p, minus 1 for the right class."),
-    Case("a batch", args=(np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0], [2.0, 0.0, 0.0]]), np.array([0, 2, 1, 1])),
-         why="Row by row: p, minus 1 in the column of that row's label; then divided by 4, because the loss is a mean."),
-    Case("large logits", args=(np.array([[1000.0, 0.0], [-1000.0, -1001.0]]), np.array([0, 0])),
-         why="Take the largest logit of each row out before exp, or it overflows (or all of a row becomes 0)."),
-], hints=["First the softmax of each row. Subtract the largest logit of the row before `np.exp`.",
-          "`p[np.arange(n), labels] -= 1` does the onehot part.", "Do not forget to divide by n."])
+    Case("two equal classes", args=(np.array([[0.0, 0.0]]), np.array([1])),
+         why="p is 0.5 for both; the right class gets 0.5 - 1."),
+    Case("four classes", args=(np.array([[0.1, 1.5, -2.0, 0.7]]), np.array([2])),
+         why="Each gradient is p, minus 1 for the right class."),
+    Case("a batch", args=(_FOUR_ROWS, np.array([0, 2, 1, 1])),
+         why="Row by row: p, minus 1 in the column of its label; over 4, for a mean."),
+    Case("large logits", args=(np.array([[1e3, 0.0], [-1e3, -1001.0]]), np.array([0, 0])),
+         why="Take the largest logit of each row out before exp, or it overflows."),
+], hints=["First the softmax of each row; take its largest logit out before `np.exp`.",
+          "`p[np.arange(n), labels] -= 1` does the onehot part.", "Divide by n."])
 def _cross_entropy_rule(logits, labels):
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = e / e.sum(axis=1, keepdims=True)
     p[np.arange(len(labels)), labels] -= 1
     return p / len(labels)
+
+# %% ../../nbs/02_autograd.ipynb #x0000011
+def _bytes_of(build, walk=False):
+    "Asks an answer for the bytes of a graph, before or after the walk back."
+    def ask(answer):
+        end, _ = build()
+        if walk:
+            end.backward()
+        return answer(end)
+    return ask
+
+
+def _digits_graph():
+    "The graph of one batch of 32 digits in the net of the lesson."
+    data, shapes = digits(), [(64, 32), 32, (32, 10), 10]
+    w1, b1, w2, b2 = (Tensor(np.full(shape, 0.1)) for shape in shapes)
+    images = Tensor(data.train_x[:32].double().numpy())
+    logits = (images @ w1 + b1).relu() @ w2 + b2
+    return cross_entropy(logits, data.train_y[:32].numpy()), []
+
+
+@exercise("autograd.graph_bytes", cases=[
+    Case("values", call=_bytes_of(_chain_graph),
+         why="Five arrays of float64, constants included: 2, 2, 1, 2 and 1 numbers."),
+    Case("a value used twice", call=_bytes_of(_square_graph),
+         why="x is one tensor, however often it is used."),
+    Case("values and gradients", call=_bytes_of(_late_graph, walk=True),
+         why="After `backward()` each tensor has a gradient as large as its value."),
+    Case("the digits net", call=_bytes_of(_digits_graph, walk=True),
+         why="All that one batch leaves behind: leaves, constants, results, gradients."),
+], hints=["`ordered(loss)` lists every tensor once.",
+          "`node.data.nbytes`, and `node.grad.nbytes` unless it is None."])
+def _graph_bytes(loss):
+    arrays = [array for node in ordered(loss) for array in (node.data, node.grad)]
+    return sum(array.nbytes for array in arrays if array is not None)
 
 # %% ../../nbs/03_losses.ipynb #180c39bd
 def _rows(*rows):
@@ -240,6 +782,23 @@ def _log_softmax(z):
     return z - z.exp().sum(1, keepdim=True).log()
 
 # %% ../../nbs/03_losses.ipynb #82a2e195
+def _share_below(answer):
+    "Trains a small net with an answer as its loss, and says what share of new points lies below."
+    rng = generator(0)
+    x = 2 * torch.rand(2000, 1, generator=rng, dtype=torch.float64) - 1
+    y = torch.sin(3 * x) + (0.5 + 0.4 * x) * torch.randn(x.shape, generator=rng, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    for p in net.parameters():
+        p.data = torch.randn(p.shape, generator=rng, dtype=torch.float64)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        answer(net(x[:1000]), y[:1000], 0.9).backward()
+        optimizer.step()
+    share = (y[1000:] < net(x[1000:])).double().mean().item()
+    return "about 0.9" if abs(share - 0.9) < 0.04 else f"{share:.2f}"
+
+
 @exercise("losses.quantile", cases=[
     Case("too low", args=(_rows([1.0]), _rows([3.0]), 0.9), gradients=True, why="2 too low at share 0.9 costs 0.9 * 2."),
     Case("too high", args=(_rows([3.0]), _rows([1.0]), 0.9), gradients=True, why="2 too high at share 0.9 costs (1 - 0.9) * 2."),
@@ -247,9 +806,11 @@ def _log_softmax(z):
          why="Share 0.5 is half the absolute error."),
     Case("a batch", args=(_rows([1.0, 4.0], [0.0, 2.0]), _rows([2.0, 1.0], [0.5, 7.0]), 0.75), gradients=True,
          why="The mean over all entries, not the sum."),
+    Case("a net learns it", call=_share_below,
+         why="Nine in ten of the points that the net never saw should lie below its curve."),
 ], hints=["Make the residual target - output: it is positive where the output is too low.",
           "Two lines: share * r for r > 0, (share - 1) * r for r < 0. The larger of the two is always the right one.",
-          "`torch.maximum(share * r, (share - 1) * r).mean()`"])
+          "`torch.maximum(share * r, (share - 1) * r).mean()`"], timeout=20.0)
 def _quantile(outputs, targets, share):
     r = targets - outputs
     return torch.maximum(share * r, (share - 1) * r).mean()
@@ -287,36 +848,81 @@ def _matrix(*rows):
 
 
 @exercise("landscapes.largest_rate", cases=[
-    Case("the valley", args=(_matrix([1.0, 0.0], [0.0, 25.0]),), why="L is the largest curvature, 25; the limit is 2 / 25."),
+    Case("the valley", args=(_matrix([1.0, 0.0], [0.0, 25.0]),),
+         why="L is the largest curvature, 25; the limit is 2 / 25."),
     Case("one number", args=(_matrix([4.0]),), why="A parabola of curvature 4."),
     Case("turned", args=(_matrix([13.0, 12.0], [12.0, 13.0]),),
-         why="The same valley turned by 45 degrees: the curvatures are eigenvalues, 1 and 25, not the numbers on the diagonal."),
-    Case("three directions", args=(_matrix([2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]),),
+         why="The same valley turned by 45 degrees: the curvatures are eigenvalues, 1 and "
+             "25, not the numbers on the diagonal."),
+    Case("three directions",
+         args=(_matrix([2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]),),
          why="The largest eigenvalue is 2 + sqrt(2)."),
-], hints=["The curvatures are the eigenvalues of the matrix.", "`torch.linalg.eigvalsh` gives them in rising order.",
+], hints=["The curvatures are the eigenvalues of the matrix.",
+          "`torch.linalg.eigvalsh` gives them in ascending order.",
           "`2 / torch.linalg.eigvalsh(hessian)[-1]`"])
 def _largest_rate(hessian):
     return 2 / torch.linalg.eigvalsh(hessian)[-1]
 
-# %% ../../nbs/04_landscapes.ipynb #57af8614
-_FILTERS = torch.arange(1.0, 37.0, dtype=torch.float64).reshape(2, 2, 3, 3)
+# %% ../../nbs/04_landscapes.ipynb #repslic4
+def _slice_task(answer, alphas, look=lambda losses, model: losses, training=False):
+    "Run the answer on a small net with dropout, along a random direction."
+    rng = generator(7)
+
+    def draw(shape):
+        return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.5),
+                          nn.Linear(4, 2)).double()
+    model.load_state_dict({name: draw(p.shape) for name, p in model.named_parameters()})
+    direction = {name: draw(p.shape) for name, p in model.named_parameters()}
+    losses = answer(model.train(training), nn.functional.mse_loss, draw((6, 3)),
+                    draw((6, 2)),
+                    direction, alphas)
+    return look(losses, model)
 
 
-@exercise("landscapes.filter_normalise", cases=[
-    Case("one row", args=(_matrix([1.0, 0.0]), _matrix([3.0, 4.0])), why="The weights have the length 5, so the direction gets it."),
-    Case("rows of different length", args=(_matrix([2.0, 0.0], [0.0, 7.0]), _matrix([3.0, 4.0], [0.0, 1.0])),
-         why="Each row has a length of its own; dimension 0 counts the rows."),
-    Case("a convolution", args=(_FILTERS.flip(0).cos(), _FILTERS), why="A filter is all of direction[i], over three dimensions."),
-    Case("a bias", args=(_matrix([1.0, 2.0])[0], _matrix([3.0, 4.0])[0]), why="One dimension: zeros of the same shape."),
-    Case("a dead filter", args=(_matrix([1.0, 2.0], [1.0, 0.0]), _matrix([0.0, 0.0], [0.0, 2.0])),
-         why="A filter of zeros has the length 0, so its direction becomes 0."),
-], hints=["Flatten all but the first dimension: `weight.flatten(1)`.", "Norms of the rows: `.norm(dim=1)`.",
-          "Multiply by the ratio of norms, reshaped to `(-1, 1, 1, ...)` so that it broadcasts over each filter."])
-def _filter_normalise(direction, weight):
-    if direction.ndim < 2:
-        return torch.zeros_like(direction)
-    ratio = weight.flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
-    return direction * ratio.reshape(-1, *[1] * (direction.ndim - 1))
+def _as_numbers(losses, model):
+    return torch.as_tensor([float(loss) for loss in losses])
+
+
+@exercise("landscapes.repair_slice", cases=[
+    Case("one point", call=lambda f: _slice_task(f, [0.3], _as_numbers), rtol=1e-5,
+         why="At alpha the weights are those of the model plus alpha times the direction."),
+    Case("several points", call=lambda f: _slice_task(f, [-0.5, 0.5, 0.0], _as_numbers),
+         rtol=1e-5,
+         why="Each point starts from the model's own weights, not from the point before."),
+    Case("in training mode", rtol=1e-5,
+         call=lambda f: _slice_task(f, [0.0, 0.2], _as_numbers, training=True),
+         why="Dropout has to be off while you measure: model.eval()."),
+    Case("the weights afterwards", rtol=0, atol=0, call=lambda f: _slice_task(
+             f, [0.1, 0.7], lambda _, model: [p.detach() for p in model.parameters()]),
+         why="Subtracting what was added does not bring a weight back; write nothing into "
+             "the model."),
+    Case("the mode afterwards", call=lambda f: [
+             _slice_task(f, [0.1], lambda _, model: [m.training for m in model.modules()],
+                         training)
+             for training in (True, False)],
+         why="Keep `model.training`, and go back to it."),
+    Case("no graphs kept", call=lambda f: _slice_task(
+             f, [0.1], lambda losses, _: [getattr(loss, "requires_grad", False)
+                                          for loss in losses]),
+         why="A loss that requires a gradient keeps its whole graph alive: "
+             "torch.no_grad()."),
+], hints=["`torch.func.functional_call(model, weights, (inputs,))` writes nothing into "
+          "the model.",
+          "Mode, weights, graph, and the points that pile up.",
+          "`{name: p + alpha * direction[name] for name, p in model.named_parameters()}`"])
+def _repaired_slice(model, loss_fn, inputs, targets, direction, alphas):
+    before, losses = model.training, []
+    model.eval()
+    with torch.no_grad():
+        for alpha in alphas:
+            weights = {name: p + alpha * direction[name] for name,
+                       p in model.named_parameters()}
+            losses.append(loss_fn(torch.func.functional_call(model, weights, (inputs,)),
+                                  targets))
+    model.train(before)
+    return losses
 
 # %% ../../nbs/04_landscapes.ipynb #877075dc
 def _line_task(answer, steps, look=lambda losses, model: losses, training=False):
@@ -326,10 +932,13 @@ def _line_task(answer, steps, look=lambda losses, model: losses, training=False)
     def draw(shape):
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, 2)).double().train(training)
-    own, first, second = ({name: draw(p.shape) for name, p in model.named_parameters()} for _ in range(3))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.5),
+                          nn.Linear(4, 2)).double().train(training)
+    own, first, second = ({name: draw(p.shape) for name, p in model.named_parameters()}
+                          for _ in range(3))
     model.load_state_dict(own)
-    losses = answer(model, nn.functional.mse_loss, draw((6, 3)), draw((6, 2)), first, second, steps)
+    losses = answer(model, nn.functional.mse_loss, draw((6, 3)), draw((6, 2)), first,
+                    second, steps)
     return look(torch.as_tensor([float(loss) for loss in losses]), model)
 
 
@@ -338,53 +947,59 @@ def _state_after(losses, model):
 
 # %% ../../nbs/04_landscapes.ipynb #b54cde94
 @exercise("landscapes.line_losses", cases=[
-    Case("both ends", call=lambda f: _line_task(f, 2), why="The first loss is that of `first`, the last that of `second`.", rtol=1e-5),
-    Case("the middle", call=lambda f: _line_task(f, 3)[1], why="Half of each set of weights; not the mean of the losses.", rtol=1e-5),
-    Case("nine points", call=lambda f: _line_task(f, 9), why="The shares are i / (steps - 1).", rtol=1e-5),
-    Case("a model in training mode", call=lambda f: _line_task(f, 4, training=True), why="Dropout must be off: model.eval().", rtol=1e-5),
-    Case("the weights afterwards", call=lambda f: _line_task(f, 3, _state_after), why="The model's own weights are not to change.", atol=0,
+    Case("both ends", call=lambda f: _line_task(f, 2),
+         why="The first loss is that of `first`, the last that of `second`.", rtol=1e-5),
+    Case("the middle", call=lambda f: _line_task(f, 3)[1],
+         why="Half of each set of weights; not the mean of the losses.", rtol=1e-5),
+    Case("nine points", call=lambda f: _line_task(f, 9),
+         why="The shares are i / (steps - 1).", rtol=1e-5),
+    Case("a model in training mode", call=lambda f: _line_task(f, 4, training=True),
+         why="Dropout must be off: model.eval().", rtol=1e-5),
+    Case("the weights afterwards", call=lambda f: _line_task(f, 3, _state_after),
+         why="The model's own weights are not to change.", atol=0,
          rtol=0),
-    Case("a model in evaluation mode stays there", call=lambda f: _line_task(f, 3, lambda _, model: [m.training for m in model.modules()]),
-         why="Keep `model.training` before you call model.eval(), and go back to that, not always to training."),
-    Case("no gradients left behind", call=lambda f: _line_task(f, 3, lambda _, model: [p.grad is None for p in model.parameters()]),
+    Case("a model in evaluation mode stays there",
+         call=lambda f: _line_task(f, 3, lambda _,
+                                   model: [m.training for m in model.modules()]),
+         why="Keep `model.training` before you call model.eval(), and go back to that, "
+             "not always to training."),
+    Case("no gradients left behind",
+         call=lambda f: _line_task(f, 3, lambda _,
+                                   model: [p.grad is None for p in model.parameters()]),
          why="Measuring is no training: compute under torch.no_grad()."),
-    Case("the mode afterwards", call=lambda f: _line_task(f, 3, lambda _, model: [m.training for m in model.modules()], training=True),
+    Case("the mode afterwards",
+         call=lambda f: _line_task(f, 3, lambda _,
+                                   model: [m.training for m in model.modules()],
+                                   training=True),
          why="A model that came in training mode leaves in training mode."),
 ], hints=["`torch.lerp(a, b, share)`, or `(1 - share) * a + share * b`, for each name.",
-          "`torch.func.functional_call(model, weights, (inputs,))` runs the model with other weights and writes nothing into it.",
-          "Keep `model.training`, call `model.eval()`, compute under `torch.no_grad()`, and call `model.train(before)`."])
+          "`torch.func.functional_call(model, weights, (inputs,))` runs the model with "
+          "other weights and writes nothing into it.",
+          "Keep `model.training`, call `model.eval()`, compute under `torch.no_grad()`, "
+          "and call `model.train(before)`."])
 def _line_losses(model, loss_fn, inputs, targets, first, second, steps):
     before, losses = model.training, []
     model.eval()
     with torch.no_grad():
         for share in torch.linspace(0, 1, steps, dtype=torch.float64):
-            weights = {name: (1 - share) * first[name] + share * second[name] for name in first}
-            losses.append(loss_fn(torch.func.functional_call(model, weights, (inputs,)), targets).item())
+            weights = {name: (1 - share) * first[name] + share * second[name]
+                       for name in first}
+            losses.append(loss_fn(torch.func.functional_call(model, weights, (inputs,)),
+                                  targets).item())
     model.train(before)
     return losses
 
-# %% ../../nbs/05_optimizers.ipynb #5b94479c
-@exercise("optimizers.running_mean", cases=[
-    Case("one number", args=([5.0], 0.9), why="Corrected, the mean of a single number is that number."),
-    Case("equal numbers", args=([2.0, 2.0, 2.0], 0.5), why="The corrected mean of equal numbers is that number."),
-    Case("rising numbers", args=([1.0, 2.0, 3.0, 4.0], 0.5), why="Later numbers weigh more: 8, 4, 2, 1 parts of 15."),
-    Case("a slow mean", args=([1.0, -1.0, 4.0], 0.999), why="With beta near 1 it is nearly the plain mean, 4/3; uncorrected it is near 0."),
-], hints=["Start with m = 0 and go through the numbers.", "The correction comes once, at the end; it is no part of m.",
-          "`return m / (1 - beta ** len(values))`"])
-def _running_mean(values, beta):
-    m = 0.0
-    for value in values:
-        m = beta * m + (1 - beta) * value
-    return m / (1 - beta ** len(values))
-
 # %% ../../nbs/05_optimizers.ipynb #dbfbd872
 def _lion_task():
-    return torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, -0.1, -2.0]), torch.tensor([-0.5, 0.2, 0.4])
+    return torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, -0.1,
+                                                         -2.0]), torch.tensor([-0.5, 0.2,
+                                                                               0.4])
 
 
 def _lion_step(part, **options):
     "Asks an answer for the new weight (0) or the new velocity (1)."
-    return lambda f: f(*_lion_task(), **{"lr": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.0, **options})[part]
+    return lambda f: f(*_lion_task(), **{"lr": 0.1, "betas": (0.9, 0.99),
+                                         "weight_decay": 0.0, **options})[part]
 
 
 def _lion_leaves(f):
@@ -394,68 +1009,109 @@ def _lion_leaves(f):
 
 
 @exercise("optimizers.lion", cases=[
-    Case("the direction", call=_lion_step(0), why="Every weight moves by exactly the rate, against the sign of the mix with beta_1."),
-    Case("another beta_1", call=_lion_step(0, betas=(0.1, 0.99)), why="With a small beta_1 the gradient decides the sign."),
-    Case("the velocity", call=_lion_step(1), why="m is updated with beta_2, from the gradient, not from its sign."),
-    Case("decay", call=_lion_step(0, weight_decay=0.5), why="Decoupled: the weight itself shrinks by lr * weight_decay; the sign does not see it."),
-    Case("the order", call=_lion_step(0, betas=(0.9, 0.1)), why="The direction comes from the old velocity; update it only afterwards."),
-    Case("decay stays out of the velocity", call=_lion_step(1, weight_decay=0.5), why="m is made from the gradient alone."),
-    Case("arguments left alone", call=_lion_leaves, why="Make new tensors; do not change w or m in place."),
-], hints=["First the direction, then the weight, then the velocity.", "`torch.sign`, and two different betas.",
-          "`w * (1 - lr * weight_decay) - lr * torch.sign(betas[0] * m + (1 - betas[0]) * g)`"])
+    Case("the direction", call=_lion_step(0),
+         why="Every weight moves by exactly the rate, against the sign of the mix with "
+             "beta_1."),
+    Case("another beta_1", call=_lion_step(0, betas=(0.1, 0.99)),
+         why="With a small beta_1 the gradient decides the sign."),
+    Case("the velocity", call=_lion_step(1),
+         why="m is updated with beta_2, from the gradient, not from its sign."),
+    Case("decay", call=_lion_step(0, weight_decay=0.5),
+         why="Decoupled: the weight itself shrinks by lr * weight_decay; the sign does "
+             "not see it."),
+    Case("the order", call=_lion_step(0, betas=(0.9, 0.1)),
+         why="The direction comes from the old velocity; update it only afterwards."),
+    Case("decay stays out of the velocity", call=_lion_step(1, weight_decay=0.5),
+         why="m is made from the gradient alone."),
+    Case("arguments left alone", call=_lion_leaves,
+         why="Make new tensors; do not change w or m in place."),
+], hints=["First the direction, then the weight, then the velocity.",
+          "`torch.sign`, and two different betas.",
+          "`w * (1 - lr * weight_decay) - lr * torch.sign(betas[0] * m + (1 - betas[0]) * "
+          "g)`"])
 def _lion(w, g, m, lr, betas, weight_decay):
     step = torch.sign(betas[0] * m + (1 - betas[0]) * g)
     return w * (1 - lr * weight_decay) - lr * step, betas[1] * m + (1 - betas[1]) * g
 
-# %% ../../nbs/05_optimizers.ipynb #d8e3f974
-def _clip_leaves(f):
-    grads = [torch.tensor([3.0]), torch.tensor([4.0])]
-    f(grads, 1.0)
-    return torch.stack(grads)
+# %% ../../nbs/05_optimizers.ipynb #repair04
+def _adamw_path(f, size=1.0, steps=1, **options):
+    "The weights after each step; the gradients change with the weight and with the step."
+    w, state, path = torch.tensor([1.0, -2.0], dtype=torch.float64), {}, []
+    for t in range(steps):
+        g = size * (w + torch.tensor([0.5, 0.1 * t], dtype=torch.float64))
+        w = f(w, g, state, **{"lr": 0.1, "betas": (0.9, 0.99), **options})
+        path.append(w.clone())
+    return torch.stack(path)
 
 
-@exercise("optimizers.clip_together", cases=[
-    Case("small enough", args=([torch.tensor([0.3]), torch.tensor([0.4])], 1.0), why="The norm is 0.5; nothing is to be done."),
-    Case("two tensors", args=([torch.tensor([3.0, 0.0]), torch.tensor([[0.0], [4.0]])], 1.0), why="The norm of all is 5, so each is divided by 5."),
-    Case("one large, one small", args=([torch.tensor([30.0]), torch.tensor([0.1])], 3.0),
-         why="The direction of the whole must stay: the small one shrinks as well."),
-    Case("each below the limit", args=([torch.tensor([0.9]), torch.tensor([0.9]), torch.tensor([0.9])], 1.0),
-         why="Each norm is 0.9, but together they have 1.56."),
-    Case("zeros", args=([torch.zeros(3)], 1.0), why="A norm of 0 must not lead to a division by 0."),
-    Case("arguments left alone", call=_clip_leaves,
-         why="The gradients that were given must not change: no mul_ and no *=."),
-], hints=["The squares of all entries of all tensors, summed, then the root.", "One factor for all: `limit / norm` when the norm is above the limit, else 1.",
-          "`factor = min(1.0, limit / norm)` fails for 0: ask first."])
-def _clip_together(grads, limit):
-    norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
-    factor = limit / norm if norm > limit else 1.0
-    return [g * factor for g in grads]
-
-# %% ../../nbs/06_data.ipynb #b421d105
-def _sentences(*rows):
-    return [(torch.tensor(tokens), label) for label, tokens in enumerate(rows)]
+def _adamw_leaves(f):
+    w, g = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.5])
+    f(w, g, {}, lr=0.1, weight_decay=0.5)
+    return torch.stack([w, g])
 
 
-def _loaded(answer):
-    "The batches of a DataLoader that collates with an answer."
-    from torch.utils.data import DataLoader
-    return list(DataLoader(_sentences([1], [2, 3], [4, 5, 6]), 2, collate_fn=answer))
+@exercise("optimizers.repair_adamw", cases=[
+    Case("the first step", call=_adamw_path,
+         why="Each mean has a beta of its own, and its correction has the same."),
+    Case("five steps", call=lambda f: _adamw_path(f, steps=5),
+         why="The number of the step has to grow, or the correction never ends."),
+    Case("tiny gradients", call=lambda f: _adamw_path(f, size=1e-5, steps=2),
+         why="Epsilon is added to the root. Inside the root, 1e-8 is as much as a "
+             "gradient of 1e-4."),
+    Case("decay", call=lambda f: _adamw_path(f, steps=3, weight_decay=0.5),
+         why="Decoupled: the weight shrinks by lr * weight_decay; the means do not see "
+             "it."),
+    Case("arguments left alone", call=_adamw_leaves,
+         why="`g += ...` changes the caller's gradient; make new tensors."),
+], hints=["Compare it with `adam` and `adamw` above, a line at a time.",
+          "What is `t` in the second step? Which beta corrects `v`?",
+          "The four: decay in the gradient, `t`, the beta of `v`, epsilon inside the "
+          "root."])
+def _repaired_adamw(w, g, state, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    t = state["t"] = state.get("t", 0) + 1
+    state["m"] = betas[0] * state.get("m", 0.0) + (1 - betas[0]) * g
+    state["v"] = betas[1] * state.get("v", 0.0) + (1 - betas[1]) * g**2
+    m, v = state["m"] / (1 - betas[0] ** t), state["v"] / (1 - betas[1] ** t)
+    return (1 - lr * weight_decay) * w - lr * m / (v.sqrt() + eps)
+
+# %% ../../nbs/05_optimizers.ipynb #measur02
+def _steps_task(f, kind="SGD", batches=1, look=lambda lengths, model: lengths):
+    rng = generator(2)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=rng, dtype=torch.float64)
+    made = [(torch.randn(6, 3, generator=rng, dtype=torch.float64),
+             torch.randint(0, 2, (6,), generator=rng)) for _ in range(batches)]
+    lengths = f(model, getattr(torch.optim, kind)(model.parameters(), lr=0.1), made)
+    return look([float(length) for length in lengths], model)
 
 
-@exercise("data.collate", cases=[
-    Case("equal lengths", args=(_sentences([1, 2], [3, 4], [5, 6]),), why="With equal lengths there is nothing to pad."),
-    Case("unequal lengths", args=(_sentences([5], [1, 2, 3]),), why="Pad at the end, up to the longest sentence of this batch."),
-    Case("the longest first", args=(_sentences([1, 2, 3, 4], [5, 6], [7]),), why="Every shorter sentence is padded, wherever it stands."),
-    Case("a token that is 0", args=(_sentences([1, 0, 0], [0, 2]),), why="The length is the number of tokens, and a token may be 0."),
-    Case("tokens that are not whole", args=(_sentences([0.5], [1.5, 2.5]),), dtype=True, why="The padding has the dtype of the tokens."),
-    Case("in a DataLoader", call=_loaded,
-         why="Each batch is padded to its own longest sentence; the last one has a single row."),
-], hints=["`max(len(tokens) for tokens, _ in rows)` is the width.", "`nn.functional.pad(tokens, (0, missing))` adds zeros at the end.",
-          "`torch.nn.utils.rnn.pad_sequence([...], batch_first=True)` pads and stacks; lengths and labels go through `torch.tensor`."])
-def _collate(rows):
-    tokens, labels = zip(*rows, strict=True)
-    padded = nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)
-    return padded, torch.tensor([len(row) for row in tokens]), torch.tensor(labels)
+@exercise("optimizers.step_lengths", cases=[
+    Case("one step of SGD", call=_steps_task, rtol=1e-6,
+         why="The root mean square over all 32 numbers together, not the mean over four "
+             "tensors."),
+    Case("one step of Adam", call=lambda f: _steps_task(f, "Adam"), rtol=1e-6,
+         why="Adam's first step is the rate for each number."),
+    Case("four steps", call=lambda f: _steps_task(f, batches=4), rtol=1e-6,
+         why="Clear the gradients before each backward pass, and compare with the step "
+             "before."),
+    Case("the model has learned", rtol=1e-6, call=lambda f: _steps_task(
+             f, batches=2, look=lambda _, model: [p.detach() for p in model.parameters()]),
+         why="Measuring must not change the training."),
+], hints=["Keep `p.detach().clone()` of each parameter before the step.",
+          "`torch.nn.utils.parameters_to_vector(model.parameters())` is all numbers in "
+          "one vector.",
+          "`(after - before).square().mean().sqrt().item()`"])
+def _step_lengths(model, optimizer, batches):
+    lengths = []
+    for inputs, labels in batches:
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        after = nn.utils.parameters_to_vector(model.parameters()).detach()
+        lengths.append((after - before).square().mean().sqrt().item())
+    return lengths
 
 # %% ../../nbs/06_data.ipynb #7a8e6d3e
 _TRAIN = [[1.0, 10.0, 5.0, 0.1], [3.0, 30.0, 5.0, 0.3], [5.0, 20.0, 5.0, 0.2]]
@@ -464,7 +1120,8 @@ _TEST = [[7.0, 20.0, 6.0, 0.2], [3.0, -40.0, 5.0, 0.6]]
 
 def _scale_task(part, columns):
     "Asks an answer for the training (0) or the test part (1) of some columns."
-    return lambda f: f(torch.tensor(_TRAIN)[:, columns], torch.tensor(_TEST)[:, columns])[part]
+    return lambda f: f(torch.tensor(_TRAIN)[:, columns],
+                       torch.tensor(_TEST)[:, columns])[part]
 
 
 def _scale_leaves(f):
@@ -474,47 +1131,116 @@ def _scale_leaves(f):
 
 
 @exercise("data.scale_both", cases=[
-    Case("the training part", call=_scale_task(0, [0, 1]), why="Mean 0 and deviation 1 in every column of the training part."),
-    Case("the test part", call=_scale_task(1, [0, 1]), why="Scaled by the mean and the deviation of the training part, whatever its own are."),
-    Case("a constant column", call=_scale_task(1, [0, 2]), why="Its deviation is 0: subtract the mean and divide by 1."),
-    Case("a narrow column", call=_scale_task(1, [0, 3]), why="Its deviation is 0.08: small, but not 0; divide by it."),
+    Case("the training part", call=_scale_task(0, [0, 1]),
+         why="Mean 0 and deviation 1 in every column of the training part."),
+    Case("the test part", call=_scale_task(1, [0, 1]),
+         why="Scaled by the mean and the deviation of the training part, whatever its own "
+             "are."),
+    Case("a constant column", call=_scale_task(1, [0, 2]),
+         why="Its deviation is 0: subtract the mean and divide by 1."),
+    Case("a narrow column", call=_scale_task(1, [0, 3]),
+         why="Its deviation is 0.08: small, but not 0; divide by it."),
     Case("arguments left alone", call=_scale_leaves, why="Make new tensors."),
-], hints=["`train.mean(0)` is the mean of each column.", "`train.std(0, correction=0)`; where it is 0, use 1.",
-          "`std = torch.where(std > 0, std, 1.0)`, then the same two numbers for both parts."])
+], hints=["`train.mean(0)` is the mean of each column.",
+          "`train.std(0, correction=0)`; where it is 0, use 1.",
+          "`std = torch.where(std > 0, std, 1.0)`, then the same two numbers for both "
+          "parts."])
 def _scale_both(train, test):
     mean, std = train.mean(0), train.std(0, correction=0)
     std = torch.where(std > 0, std, 1.0)
     return (train - mean) / std, (test - mean) / std
 
-# %% ../../nbs/06_data.ipynb #5e405f45
-@exercise("data.test_rows", cases=[
-    Case("one class", args=([0, 0, 0, 0], 0.5), why="The last two of four."),
-    Case("two classes, mixed", args=([0, 1, 0, 1, 0, 1, 0, 1], 0.25), why="One row of each class: the last of each."),
-    Case("unequal classes", args=([0] * 10 + [1] * 4, 0.3), why="3 rows of ten and round(1.2) = 1 of four; not 4 of the last rows."),
-    Case("a class too small", args=(["a", "b", "b", "b", "b", "a", "b"], 0.2), why="round(0.4) = 0 rows of 'a'; a slice [-0:] would take all."),
-    Case("rounded up", args=([0] * 5, 0.35), why="round(1.75) = 2."),
-    Case("ascending over classes", args=([1, 0, 1, 0], 0.5), why="Sort at the end: [2, 3]."),
-], hints=["Collect the rows of each class first.", "`rows[len(rows) - k:]` is the end, for k = 0 as well.", "`sorted(...)` at the end."])
-def _test_rows(labels, fraction):
-    chosen = []
-    for label in set(labels):
-        rows = [i for i, other in enumerate(labels) if other == label]
-        chosen += rows[len(rows) - round(fraction * len(rows)):]
-    return sorted(chosen)
+# %% ../../nbs/06_data.ipynb #repval04
+def _validation_task(f, sizes=(8, 8), training=False, look=lambda score, model: score):
+    rng = generator(4)
+    model = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Dropout(0.5),
+                          nn.Linear(16, 2))
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=rng)
+    batches = []
+    for k, size in enumerate(sizes):
+        x = 3 * torch.randn(size, 3, generator=rng)
+        said = model.eval()(x).argmax(1)
+        batches.append((x, said if k == 0
+                        else 1 - said))  # right in the first batch, else wrong
+    model.train(training)
+    return look(f(model, batches), model)
 
-# %% ../../nbs/06_data.ipynb #b2f6565e
-@exercise("data.macro_f1", cases=[
-    Case("all right", args=(torch.tensor([[3.0, 0.0], [0.0, 5.0]]),), why="Every F1 is 1."),
-    Case("two classes", args=(torch.tensor([[8.0, 2.0], [1.0, 9.0]]),), why="F1 is 2 right / (said + true): 16/19 and 18/21."),
-    Case("a rare class", args=(torch.tensor([[96.0, 0.0], [3.0, 1.0]]),), why="The rare class counts as much as the common one, though accuracy is 97 %."),
-    Case("never said", args=(torch.tensor([[5.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 4.0]]),), why="Class 1 was never said; its F1 is 0, and no NaN may come out."),
-    Case("neither true nor said", args=(torch.tensor([[5.0, 0.0], [0.0, 0.0]]),), why="Class 1 does not occur at all; its F1 is 0, not 0/0."),
-], hints=["`right = confusion.diag()`; rows sum to what is true, columns to what was said.",
-          "2 P R / (P + R) is the same as 2 right / (said + true), which is 0/0 only for a class that neither occurs nor is said.",
-          "`torch.where(total > 0, 2 * confusion.diag() / total.clamp(min=1e-9), 0.0).mean()`, with `total` the sum of both."])
-def _macro_f1(confusion):
-    total = confusion.sum(0) + confusion.sum(1)
-    return torch.where(total > 0, 2 * confusion.diag() / total.clamp(min=1e-9), 0.0).mean()
+
+@exercise("data.repair_validation", cases=[
+    Case("equal batches", call=_validation_task,
+         why="One batch all right, one all wrong: a half."),
+    Case("unequal batches", call=lambda f: _validation_task(f, (12, 3, 1)),
+         why="12 of 16 rows are right. The mean of batch means gives a batch of one row "
+             "as much weight as one of 12."),
+    Case("a model in training mode", call=lambda f: _validation_task(f, (64,), True),
+         why="In training mode dropout throws away units, and batch norm uses the batch: "
+             "model.eval()."),
+    Case("nothing learned", rtol=0, atol=0, call=lambda f: _validation_task(
+             f, training=True, look=lambda _, model: model[1].running_mean),
+         why="Batch norm's running mean must be what it was."),
+    Case("the mode afterwards", call=lambda f: [
+             _validation_task(f, training=training, look=lambda _,
+                              model: [m.training for m in model.modules()])
+             for training in (True, False)],
+         why="Keep `model.training` and go back to it."),
+    Case("a float",
+         call=lambda f: _validation_task(f, look=lambda score, _: type(score).__name__),
+         why="A tensor keeps its device and perhaps its graph; return a float."),
+], hints=["Count the right rows and all rows; divide once, at the end.",
+          "`model.eval()` before the loop, `model.train(before)` after it.",
+          "`right += (model(x).argmax(1) == y).sum().item()`"])
+def _repaired_accuracy(model, loader):
+    before, right, rows = model.training, 0, 0
+    model.eval()
+    with torch.no_grad():
+        for x, y in loader:
+            right += (model(x).argmax(1) == y).sum().item()
+            rows += len(y)
+    model.train(before)
+    return right / rows
+
+# %% ../../nbs/06_data.ipynb #measub02
+def _pad_task(rows):
+    points, labels = zip(*rows, strict=True)
+    padded = nn.utils.rnn.pad_sequence(list(points), batch_first=True)
+    lengths = torch.tensor([len(one) for one in points])
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None], torch.tensor(labels)
+
+
+def _company_task(f, lengths, batch_size, masked=False, label=0):
+    "A model that says 1 where the mean is below a half; padding lowers the mean."
+    def model(points, mask):
+        real = mask.float() if masked else torch.ones_like(points[..., 0])
+        mean = (points[..., 0] * real).sum(1) / real.sum(1)
+        return torch.stack([mean, 1 - mean], 1)
+    return f(model, [(torch.full((n, 1), 0.8), label) for n in lengths], _pad_task, batch_size)
+
+
+@exercise("data.company", cases=[
+    Case("equal lengths", call=lambda f: _company_task(f, [3, 3, 3, 3], 2),
+         why="Nothing is padded."),
+    Case("with a mask", call=lambda f: _company_task(f, [1, 9, 1, 9], 2, masked=True),
+         why="A model that uses the mask says the same in any company."),
+    Case("one of two", call=lambda f: _company_task(f, [1, 9, 1, 9], 2),
+         why="The short rows are padded from 1 to 9, and change; the long ones are not."),
+    Case("other batches", call=lambda f: _company_task(f, [1, 1, 9, 9], 2),
+         why="Batches in order: short ones together need no padding."),
+    Case("a smaller last batch", call=lambda f: _company_task(f, [1, 9, 9, 1, 1], 3),
+         why="Five rows in batches of three: one changes, of five. Divide by the rows, "
+             "not by batches."),
+    Case("wrong answers do not count", call=lambda f: _company_task(f, [4, 4], 1, label=1),
+         why="Compare with the row alone, not with its label."),
+], hints=["A batch of its own: `collate([row])`.",
+          "`model(points, mask).argmax(1)`, once in batches and once alone.",
+          "`for start in range(0, len(rows), batch_size): collate(rows[start:start + "
+          "batch_size])`"])
+def _company(model, rows, collate, batch_size):
+    def said(size):
+        batches = [collate(rows[start:start + size]) for start in range(0, len(rows), size)]
+        with torch.no_grad():
+            return torch.cat([model(points, mask).argmax(1) for points, mask, _ in batches])
+    return (said(batch_size) != said(1)).float().mean().item()
 
 # %% ../../nbs/07_training.ipynb #8b59081d
 class _Descent:
@@ -583,7 +1309,7 @@ def _one_epoch(model, optimizer, train_batches, val_batches):
 # %% ../../nbs/07_training.ipynb #6d52cbae
 def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
     "What the callback of an answer holds after a short training."
-    from nnlearn.training import Trainer
+    from nnlearn.trainer import Trainer
     g = generator(2)
     model = nn.Linear(3, 2).double()
     for p in model.parameters():
@@ -601,11 +1327,11 @@ def _largest_norms(answer, epochs=2, clip=None, accumulate=1):
     Case("two epochs", call=_largest_norms, why="One number for each epoch; the second one starts again from 0."),
     Case("with clipping", call=lambda f: _largest_norms(f, clip=0.1), why="`grads_ready` comes before clipping, `step_end` after it."),
     Case("with accumulation", call=lambda f: _largest_norms(f, accumulate=3), why="Only the averaged gradients of the window count."),
-], hints=["Derive a class from `nnlearn.callbacks.Callback`. Which event sees gradients before they are clipped?",
+], hints=["Derive a class from `nnlearn.training.Callback`. Which event sees gradients before they are clipped?",
           "Append a 0.0 in `epoch_start`, and raise the last entry in `grads_ready`.",
           "The norm over all: the square root of the sum of all squares of all gradients."], timeout=20)
 def _largest_norm():
-    from nnlearn.callbacks import Callback
+    from nnlearn.training import Callback
 
     class LargestNorm(Callback):
         def __init__(self):
@@ -655,7 +1381,7 @@ def _accumulate(model, batches, weight):
 # %% ../../nbs/07_training.ipynb #avg00002
 def _averaged(answer, start=0, steps=4, epochs=1):
     "The weights after a training of some steps with the callback of an answer, and those before."
-    from nnlearn.training import Trainer
+    from nnlearn.trainer import Trainer
     g = generator(3)
     model = nn.Linear(3, 2).double()
     for p in model.parameters():
@@ -668,10 +1394,10 @@ def _averaged(answer, start=0, steps=4, epochs=1):
 
 def _noisy_digits_loss(answer, seed=0):
     "The validation loss of a net trained on 200 digits, 40 of them with a wrong label, with the callback of an answer."
-    from nnlearn.data import TensorLoader
+    from nnlearn.loaders import TensorLoader
     from nnlearn.datasets import digits
-    from nnlearn.training import Trainer
-    data, g = digits(), torch.Generator().manual_seed(seed)
+    from nnlearn.trainer import Trainer
+    data, g = digits(), generator(seed)
     labels, wrong = data.train_y[:200].clone(), torch.randperm(200, generator=g)[:40]
     labels[wrong] = (labels[wrong] + torch.randint(1, 10, (40,), generator=g)) % 10
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -693,7 +1419,7 @@ def _noisy_digits_loss(answer, seed=0):
           "The parameters go on changing: copy them, or add them up in tensors of your own.",
           "In `fit_end`, under `torch.no_grad()`, give every parameter its sum divided by the count."], timeout=60)
 def _averaging(start):
-    from nnlearn.callbacks import Callback
+    from nnlearn.training import Callback
 
     class Average(Callback):
         def __init__(self):
@@ -842,251 +1568,6 @@ def _with_warmup(schedule, warmup_steps, start):
     return lambda step: (start + (schedule(0) - start) * step / warmup_steps if step < warmup_steps
                          else schedule(step - warmup_steps))
 
-# %% ../../nbs/17_export.ipynb #62353710
-def _column(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-_WEIGHT = torch.tensor([[1.0, 2.0, 0.5], [3.0, -4.0, 1.0]], dtype=torch.float64)
-
-
-@exercise("export.folded", cases=[
-    Case("only a scale", args=(_WEIGHT, _column(0, 0), _column(2, 3), _column(0, 0), _column(0, 0), _column(1, 1), 0.0),
-         why="Each output is multiplied, so each *row* of the weight is."),
-    Case("the variance", args=(_WEIGHT, _column(0, 0), _column(1, 1), _column(0, 0), _column(0, 0), _column(4, 0.25), 0.0),
-         why="The norm divides by the standard deviation, the root of the variance."),
-    Case("a large epsilon", args=(_WEIGHT, _column(0, 0), _column(1, 1), _column(0, 0), _column(0, 0), _column(3, 0), 1.0),
-         why="epsilon is added to the variance, before the root."),
-    Case("the bias is scaled too", args=(_WEIGHT, _column(1, -2), _column(5, 7), _column(0, 0), _column(0, 0), _column(1, 1), 0.0),
-         why="The norm acts on Wx + b, not on Wx alone."),
-    Case("everything", args=(_WEIGHT, _column(1, -2), _column(5, 7), _column(0.5, 4), _column(0.1, -0.3), _column(4, 9), 1e-5),
-         why="New bias: (b - mean) times the scale, plus beta."),
-], hints=["What does the norm do to each output? `(y - mean) * scale + beta`.", "`scale = gamma / (variance + epsilon) ** 0.5`",
-          "`scale[:, None] * weight` multiplies the rows."])
-def _folded(weight, bias, gamma, beta, mean, variance, epsilon):
-    scale = gamma / (variance + epsilon) ** 0.5
-    return scale[:, None] * weight, (bias - mean) * scale + beta
-
-# %% ../../nbs/17_export.ipynb #ff71aeaa
-import numpy as np
-
-
-def _table(*rows):
-    return np.array(rows, dtype=np.float64)
-
-
-@exercise("export.agree", cases=[
-    Case("equal", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 4]), 1e-6), why="Equal arrays agree."),
-    Case("at the bound", args=(_table([1, 2]), _table([1, 2.5]), 0.5), why="A difference equal to the bound is allowed."),
-    Case("one entry too small", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 9]), 0.1), why="The sign of the difference does not matter."),
-    Case("errors that cancel", args=(_table([1, 2]), _table([2, 1]), 0.1), why="A mean of differences can be 0 when none of them is."),
-    Case("one of many", args=(_table([1, 2], [3, 4]), _table([1, 2], [3, 4.3]), 0.1), why="The mean is within the bound, one entry is not."),
-    Case("many small ones", args=(_table([1, 2], [3, 4]), _table([1.4, 2.4], [3.4, 4.4]), 0.5),
-         why="Each entry is compared by itself; nothing is added up."),
-    Case("large numbers", args=(_table([1e6, 2e6]), _table([1e6, 2e6 + 1]), 0.1),
-         why="The bound is absolute: np.allclose adds rtol unless it is 0."),
-    Case("another shape", args=(_table([1], [1]), _table([1, 1]), 0.1), why="NumPy would broadcast (2, 1) against (1, 2): compare shapes first."),
-    Case("NaN on one side", args=(_table([1, np.nan]), _table([1, 2]), 0.1), why="Every comparison with NaN is False: ask for `<=`, not for `>`."),
-    Case("NaN on both sides", args=(_table([1, np.nan]), _table([1, np.nan]), 0.1), why="A model that gives NaN has not passed a check."),
-], hints=["Compare `ours.shape` and `theirs.shape` first.", "Which of `all(apart <= bound)` and `not any(apart > bound)` is False for NaN?"])
-def _agree(ours, theirs, bound):
-    return ours.shape == theirs.shape and bool((abs(ours - theirs) <= bound).all())
-
-# %% ../../nbs/17_export.ipynb #65396b6c
-@exercise("export.optimized", cases=[
-    Case("nothing to do", args=(["Gemm", "Relu", "Gemm"],), why="A ReLU joins a convolution only."),
-    Case("a block", args=(["Conv", "BatchNorm", "Relu", "MaxPool"],), why="The norm is folded, then the ReLU stands behind the convolution."),
-    Case("two blocks", args=(["Conv", "BatchNorm", "Relu", "Conv", "BatchNorm", "Relu", "Gemm"],), why="Every block is rewritten."),
-    Case("a norm too late", args=(["Conv", "Relu", "BatchNorm"],), why="A norm after the ReLU cannot be folded: the ReLU is not linear."),
-    Case("a norm without a convolution", args=(["BatchNorm", "Conv", "MaxPool", "BatchNorm"],), why="A norm that does not follow a convolution stays."),
-    Case("dropout in between", args=(["Conv", "Dropout", "BatchNorm", "Dropout", "Relu"],), why="Take the dropout out first; then the rest is a block."),
-    Case("two norms", args=(["Conv", "BatchNorm", "BatchNorm", "Relu", "Relu"],), why="The second norm follows the convolution too, once the first is folded; the second ReLU stays."),
-    Case("an empty graph", args=([],), why="No node, no rule."),
-], hints=["Build a new list, and look at its last entry.", "`if name == 'BatchNorm' and new and new[-1] == 'Conv': continue`",
-          "For the ReLU, replace the last entry: `new[-1] = 'ConvRelu'`."])
-def _optimized(names):
-    new = []
-    for name in names:
-        last = new[-1] if new else None
-        if name == "Dropout" or (name == "BatchNorm" and last == "Conv"):
-            continue
-        if name == "Relu" and last == "Conv":
-            new[-1] = "ConvRelu"
-        else:
-            new.append(name)
-    return new
-
-# %% ../../nbs/18_pruning.ipynb #43747b74
-@exercise("pruning.cubic", cases=[
-    Case("half-way", args=(100, 0.0, 0.8, 0, 200, 1), why="t is a half, and an eighth of the way is left: 0.8 - 0.8 / 8."),
-    Case("before the beginning", args=(49, 0.3, 0.8, 50, 250, 10), why="Nothing is pruned before `begin`."),
-    Case("at the beginning", args=(50, 0.3, 0.8, 50, 250, 10), why="At `begin` the sparsity is `initial`."),
-    Case("after the end", args=(1000, 0.3, 0.8, 50, 250, 10), why="The sparsity stays at `final`."),
-    Case("between two updates", args=(128, 0.3, 0.8, 50, 250, 20), why="The last update was 60 steps after `begin`, at step 110."),
-    Case("an end off the beat", args=(250, 0.3, 0.8, 50, 250, 60), why="At `end` it is `final`, though 200 is no multiple of 60."),
-], hints=["`(step - begin) // frequency * frequency` are the steps from `begin` to the last update.",
-          "Three cases: before, after, between; `if` will do.", "t = those steps / (end - begin)."])
-def _cubic(step, initial, final, begin, end, frequency):
-    if step < begin:
-        return 0.0
-    if step >= end:
-        return final
-    t = (step - begin) // frequency * frequency / (end - begin)
-    return final - (final - initial) * (1 - t) ** 3
-
-# %% ../../nbs/18_pruning.ipynb #0a0dd12e
-def _entries(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def _step_arguments(weight=(1.0, 0.0, -2.0), gradient=(0.5, 0.0, 1.0), velocity=(0.0, 0.0, 0.0), mask=(True, False, True)):
-    return _entries(*weight), _entries(*gradient), _entries(*velocity), torch.tensor(mask), 0.1, 0.9
-
-
-@exercise("pruning.masked_step", cases=[
-    Case("nothing is pruned", args=lambda: _step_arguments(velocity=(1.0, 2.0, 3.0), mask=(True, True, True)), why="Plain momentum."),
-    Case("a gradient on a pruned weight", args=lambda: _step_arguments(gradient=(0.5, 7.0, 1.0)), why="The mask comes after the step."),
-    Case("an old velocity", args=lambda: _step_arguments(velocity=(1.0, 5.0, 3.0)),
-         why="The velocity of a pruned weight moves it though its gradient is zero."),
-    Case("a mask that is new", args=lambda: _step_arguments(weight=(1.0, 0.4, -2.0), velocity=(1.0, 5.0, 3.0)),
-         why="The weight was not zero before; it is now."),
-], hints=["Multiply by the mask at the end.", "Both results are masked, the velocity too.", "`a.mul_(...)` and `a *= ...` change what you were given."])
-def _masked_step(weight, gradient, velocity, mask, learning_rate, momentum):
-    velocity = (momentum * velocity + gradient) * mask
-    return (weight - learning_rate * velocity) * mask, velocity
-
-# %% ../../nbs/18_pruning.ipynb #50df7b15
-def _convolutions(channels, inputs, outputs, scales, signs=1.0):
-    rng = generator(channels, "numpy")
-    scale = torch.tensor(scales, dtype=torch.float64).view(-1, 1, 1, 1)
-    weight = scale * torch.from_numpy(rng.uniform(0.9, 1.0, (channels, inputs, 3, 3)))
-    weight[:, :, 1:] *= signs
-    return weight, torch.from_numpy(rng.standard_normal(channels)), torch.from_numpy(rng.standard_normal((outputs, channels, 3, 3)))
-
-
-def _one_large_weight():
-    weight, bias, reader = _convolutions(2, 2, 3, [1.0, 1.0])
-    weight = torch.full_like(weight, 0.4)
-    weight[0] = 0
-    weight[0, 0, 0, 0] = 3.0
-    return weight, bias, reader, 1
-
-
-@exercise("pruning.channels", cases=[
-    Case("all stay", args=lambda: (*_convolutions(3, 2, 4, [1.0, 2.0, 3.0]), 3), why="Nothing changes."),
-    Case("the last ones are the largest", args=lambda: (*_convolutions(4, 2, 4, [1.0, 2.0, 3.0, 4.0]), 2),
-         why="Rows of the first, columns of the second."),
-    Case("the old order", args=lambda: (*_convolutions(4, 2, 4, [4.0, 1.0, 9.0, 2.0]), 3), why="Sort the indices that stay."),
-    Case("negative and positive weights", args=lambda: (*_convolutions(5, 3, 2, [0.5, 3.0, 0.1, 2.0, 1.5], torch.tensor([1.0, -1, 1, -1, 1]).view(5, 1, 1, 1)), 2),
-         why="A norm, not a sum: weights of different signs must not cancel."),
-    Case("one large weight", args=_one_large_weight,
-         why="The L2 norms are 3 and 1.7, though the absolute values add up to 3 and 7.2."),
-    Case("as many readers as channels", args=lambda: (*_convolutions(6, 6, 6, [1.0, 4.0, 2.0, 6.0, 3.0, 5.0]), 3),
-         why="The reader loses its *inputs*: dimension 1."),
-], hints=["`weight.flatten(1).norm(dim=1)` is the norm of each channel.", "`topk(count).indices.sort().values` are the channels that stay, in order.",
-          "`weight[keep], bias[keep], reader[:, keep]`"])
-def _channels(weight, bias, reader, count):
-    keep = weight.flatten(1).norm(dim=1).topk(count).indices.sort().values
-    return weight[keep], bias[keep], reader[:, keep]
-
-# %% ../../nbs/19_integers.ipynb #df879b6c
-@exercise("integers.affine", cases=[
-    Case("the lesson's example", args=(-1.0, 2.5, 3), why="3.5 in 7 steps is 0.5 a step, and -1 lies two steps below zero."),
-    Case("other bits", args=(-1.0, 1.0, 8), why="There are 255 steps, one less than integers; 127.5 rounds to the even 128."),
-    Case("a zero point between two integers", args=(-0.3, 1.0, 4), why="0.3 / scale is 3.46; the zero point is the nearest integer."),
-    Case("only positive values", args=(2.0, 8.0, 2), why="The range must hold 0: it goes from 0 to 8."),
-    Case("only negative values", args=(-6.0, -3.0, 2), why="The range must hold 0: it goes from -6 to 0, and zero is the last integer."),
-], hints=["Widen first: `low = min(low, 0.0)`, and `high` likewise.", "How many steps lie between 0 and 2**bits - 1?",
-          "The zero point says how many steps `low` lies below zero: `round(-low / scale)`."])
-def _affine(low, high, bits):
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / (2**bits - 1)
-    return scale, round(-low / scale)
-
-# %% ../../nbs/19_integers.ipynb #6f14bab4
-def _bytes(*rows):
-    return torch.tensor(rows, dtype=torch.uint8)
-
-
-@exercise("integers.corrected", cases=[
-    Case("no zero points", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 0), dtype=True, why="Nothing to correct: the raw product."),
-    Case("large bytes", args=(_bytes([200, 250]), _bytes([100], [255]), 0, 0), dtype=True, why="200 * 100 does not fit into a byte: widen to int32 first."),
-    Case("only a has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 2, 0), dtype=True, why="Subtract z_a times the sum of each column of b."),
-    Case("only b has one", args=(_bytes([1, 2], [3, 4]), _bytes([5, 6], [7, 8]), 0, 3), dtype=True, why="Subtract z_b times the sum of each row of a."),
-    Case("both", args=(_bytes([1, 2, 0], [3, 4, 9]), _bytes([5, 6], [7, 8], [1, 2]), 2, 3), dtype=True,
-         why="z_a * z_b stands in every one of the K terms: add it K times."),
-], hints=["Multiply out: (a - z_a)(b - z_b) has four terms.", "`b.sum(0)` are the sums of the columns, `a.sum(1, keepdim=True)` those of the rows.",
-          "The last correction is `+ K * z_a * z_b` with `K = a.shape[1]`."])
-def _corrected(a, b, a_zero, b_zero):
-    a, b = a.int(), b.int()
-    sums = a @ b - a_zero * b.sum(0) - b_zero * a.sum(1, keepdim=True) + a.shape[1] * a_zero * b_zero
-    return sums.int()
-
-# %% ../../nbs/19_integers.ipynb #9e38d27c
-def _numbers(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-@exercise("integers.round_through", cases=[
-    Case("the values", args=(_numbers(0.2, 1.7, -2.4), -3, 3), why="The forward pass rounds."),
-    Case("the gradient inside", args=(_numbers(0.2, 1.7, -2.4), -3, 3), gradients=True, why="`round` has the gradient 0; it must not be seen."),
-    Case("values out of range", args=(_numbers(7.3, -9.0, 1.2), -3, 3), why="The forward pass clamps."),
-    Case("the gradient outside", args=(_numbers(7.3, -9.0, 1.2), -3, 3), gradients=True,
-         why="Where the value was clamped, a small change does nothing: gradient 0."),
-    Case("just outside", args=(_numbers(3.3, -3.3), -3, 3), gradients=True, why="3.3 lies above `high`, so it was clamped."),
-    Case("an uneven range", args=(_numbers(-1.4, 0.4, 6.6), 0, 7), gradients=True, why="The range need not lie around zero."),
-], hints=["`x + (f(x) - x).detach()` has the value f(x) and the gradient of x.", "`x.clamp(low, high)` has the gradient you want already.",
-          "Clamp first; then add the detached difference to the *clamped* value."])
-def _round_through(x, low, high):
-    inside = x.clamp(low, high)
-    return inside + (inside.round() - inside).detach()
-
-# %% ../../nbs/20_quantization.ipynb #dc4cb059
-def _sums(*values):
-    return torch.tensor(values, dtype=torch.int32)
-
-
-@exercise("quantization.requantize", cases=[
-    Case("scales that divide", args=(_sums(0, 100, 1000), 0.01, 0.1, 0), dtype=True, why="1000 steps of 0.01 are 100 steps of 0.1."),
-    Case("between two integers", args=(_sums(17, 18, 26), 0.01, 0.1, 0), why="Round to the nearest integer, do not cut."),
-    Case("negative sums", args=(_sums(-300, 200), 0.01, 0.1, 0), why="The ReLU makes them 0, and 0 is the zero point."),
-    Case("a zero point", args=(_sums(-300, 0, 200), 0.01, 0.1, 7), why="Add the zero point after the ReLU: real 0 must become 7."),
-    Case("too large", args=(_sums(5000, 2540), 0.01, 0.1, 3), dtype=True, why="Clamp to 255 before the conversion, or it wraps around."),
-], hints=["How many steps of `out_scale` is one step of `in_scale`?", "ReLU on the real values is a clamp at the zero point on the integers.",
-          "`(torch.round(sums * (in_scale / out_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)`"])
-def _requantize(sums, in_scale, out_scale, zero_point):
-    return (torch.round(sums * (in_scale / out_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)
-
-# %% ../../nbs/20_quantization.ipynb #ef5b0329
-@exercise("quantization.stored", cases=[
-    Case("eight bits, a scale for each row", args=(10, 64, 8, None), why="640 bytes, and 2 for each of 10 scales."),
-    Case("four bits", args=(10, 64, 4, None), why="Two weights share a byte."),
-    Case("groups", args=(10, 64, 4, 32), why="Two groups in each row, so 20 scales."),
-    Case("a group that is not full", args=(10, 65, 4, 32), why="The last, smaller group has a scale too: three in each row."),
-    Case("bits that do not fill a byte", args=(1, 3, 3, None), why="9 bits take 2 bytes."),
-    Case("packed without gaps", args=(4, 3, 3, None), why="36 bits are 5 bytes; four rows of 2 bytes would be 8."),
-], hints=["Count bits of integers first, then scales.", "How many groups has a row? `math.ceil(inputs / group)`", "Round up once, over all integers."])
-def _stored_size(outputs, inputs, bits, group):
-    groups = 1 if group is None else -(-inputs // group)
-    return -(-outputs * inputs * bits // 8) + 2 * outputs * groups
-
-# %% ../../nbs/20_quantization.ipynb #66a83b02
-@exercise("quantization.worth", cases=[
-    Case("one better in everything", args=([("float", 0.96, 200, 8.0), ("int8", 0.97, 50, 2.0)],), why="int8 beats float."),
-    Case("each has something", args=([("float", 0.97, 200, 8.0), ("int8", 0.96, 50, 2.0)],), why="The float net is more accurate: nobody beats it."),
-    Case("small but slow", args=([("float", 0.96, 200, 8.0), ("half", 0.96, 100, 90.0), ("int8", 0.96, 50, 2.0)],), why="half is smaller than float, but int8 beats both."),
-    Case("twins", args=([("a", 0.9, 10, 1.0), ("b", 0.9, 10, 1.0)],), why="Equal rows do not beat each other."),
-    Case("better in one only", args=([("a", 0.9, 10, 1.0), ("b", 0.9, 10, 0.9)],), why="As good in two and better in one is enough."),
-    Case("nobody", args=([],), why="No row, no name."),
-], hints=["Write a helper `beats(a, b)` first.", "Turn accuracy around, so that smaller is better in all three.",
-          "`all(x <= y ...) and any(x < y ...)`"])
-def _worth(rows):
-    def beats(a, b):
-        pairs = list(zip((-a[1], *a[2:]), (-b[1], *b[2:]), strict=True))
-        return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
-
-    return [row[0] for row in rows if not any(beats(other, row) for other in rows)]
-
 # %% ../../nbs/21_distillation.ipynb #df18b95b
 def _logits(*rows):
     return torch.tensor(rows, dtype=torch.float64)
@@ -1137,43 +1618,3 @@ _STUDENT, _FIRST, _SECOND = _logits([1.0, 0.0, 2.0], [0.5, 0.5, 0.0]), _logits([
 def _two_teachers(student, first, second, share, temperature):
     p = share * (first / temperature).softmax(1) + (1 - share) * (second / temperature).softmax(1)
     return temperature**2 * (p * (p.log() - (student / temperature).log_softmax(1))).sum(1).mean()
-
-# %% ../../nbs/22_pipeline.ipynb #431e2df5
-@exercise("pipeline.ship", cases=[
-    Case("the most accurate that fits", args=([("a", 0.98, 200, 7.0), ("b", 0.97, 60, 2.0), ("c", 0.95, 20, 1.0)], 100, 5.0),
-         why="a is too large, and b is more accurate than c."),
-    Case("small but slow", args=([("a", 0.98, 50, 9.0), ("b", 0.97, 60, 2.0)], 100, 5.0), why="Both limits count."),
-    Case("just fits", args=([("a", 0.98, 100, 5.0)], 100, 5.0), why="The limits themselves are allowed."),
-    Case("equally accurate", args=([("a", 0.98, 60, 2.0), ("b", 0.98, 50, 3.0)], 100, 5.0), why="Then the smaller one."),
-    Case("nothing fits", args=([("a", 0.98, 200, 7.0)], 100, 5.0), why="Then None."),
-], hints=["Keep the rows that fit first.", "`min(..., key=...)` with a tuple.", "`key=lambda row: (-row[1], row[2])`"])
-def _ship(rows, max_bytes, max_ms):
-    fitting = [row for row in rows if row[2] <= max_bytes and row[3] <= max_ms]
-    return min(fitting, key=lambda row: (-row[1], row[2]))[0] if fitting else None
-
-# %% ../../nbs/22_pipeline.ipynb #48771eb5
-@exercise("pipeline.stale", cases=[
-    Case("nothing changed", args=(["a", "b"], {"a": 1, "b": 2}, {"a": 1, "b": 2}), why="Equal settings all the way: nothing runs."),
-    Case("the last changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 4}), why="What comes before stays."),
-    Case("the first changed", args=(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 2, "c": 3}), why="All that follows reads another result."),
-    Case("a new stage", args=(["a", "b", "c"], {"a": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}), why="b never ran, and c now reads b."),
-    Case("never run at all", args=(["a", "b"], {}, {"a": None, "b": None}), why="A setting of None is a setting; a missing one is not."),
-], hints=["Find the first stage that is new or changed.", "Everything from there on has to run.", "`name not in old` is not `old.get(name) is None`."])
-def _stale(stages, old, new):
-    first = next((i for i, name in enumerate(stages) if name not in old or old[name] != new[name]), len(stages))
-    return stages[first:]
-
-# %% ../../nbs/22_pipeline.ipynb #9f397b5d
-@exercise("pipeline.paper_bytes", cases=[
-    Case("the whole net", args=([1, 32, 64], 49, 10, 0.0, 32), why="320 + 18,496 + 31,370 numbers of 4 bytes."),
-    Case("8 bits", args=([1, 32, 64], 49, 10, 0.0, 8), why="One byte each."),
-    Case("half of the channels", args=([1, 32, 64], 49, 10, 0.5, 32), why="The input's channel and the classes stay; every layer shrinks on its inner side."),
-    Case("color", args=([3, 10], 4, 5, 0.5, 8), why="Three input channels stay three."),
-    Case("a share that does not divide", args=([1, 32, 64], 49, 10, 0.3, 8), why="64 * 0.7 is 44.8: round to 45, do not cut."),
-    Case("nearly all", args=([1, 8, 16], 49, 10, 0.99, 8), why="One channel stays: a layer without channels computes nothing."),
-], hints=["Prune the list first: `[channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]`.",
-          "A convolution has `9 * a * b + b` numbers.", "The linear layer has `pixels * last * classes + classes`."])
-def _paper_bytes(channels, pixels, classes, share, bits):
-    kept = [channels[0], *(max(1, round(c * (1 - share))) for c in channels[1:])]
-    numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:], strict=False)) + pixels * kept[-1] * classes + classes
-    return numbers * bits / 8

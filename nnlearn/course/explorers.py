@@ -20,19 +20,24 @@ import torch.nn.functional as F
 from annotated_types import Ge, MinLen
 from torch import nn
 
+from ..builders import learning_rate_schedule_builder
 from ..core import checked, count_parameters, generator, shifted_seed
 from .explore import Slider, explore
 from ..data import score_distribution
 from ..datasets import digits
-from ..export import memory_traffic
+from ..measure import memory_traffic
 from ..integers import fake_quantize, range_params
-from ..landscapes import SURFACES, Direction, Surface, descend, landscape, plot_surface, random_directions, snapshot
+from ..landscapes import snapshot
 from ..losses import FocalLoss
 from ..models import small_cnn, trained_digits_net
 from ..passes import descend_parabola
-from ..pruning import apply_masks, prunable_layers, prune_magnitude
-from ..quantization import fold_batch_norm, granularity_error
-from ..schedules import Schedule, learning_rate_schedule_builder
+from ..layers import prunable_layers
+from ..pruning import apply_masks, prune_magnitude
+from ..export import fold_batch_norm
+from ..quantization import granularity_error
+from ..schedules import Schedule
+from ..slices import Direction, landscape, random_directions
+from ..surfaces import SURFACES, Surface, descend, plot_surface
 
 # %% ../../nbs/library/explorers.ipynb #1be5cc43
 def gradient_step_explorer() -> Any:
@@ -136,7 +141,7 @@ def slice_explorer() -> Any:
     net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     checkpoints = _train_for_slices(net, data, epochs)
 
-    def draw(epoch: int, direction: int, norm: str) -> dict[str, Any]:
+    def draw(epoch: int, direction: int, norm: Any) -> dict[str, Any]:
         net.load_state_dict(checkpoints[epoch])
         chosen, = random_directions(net, direction, norm, count=1)
         span = 1.0 if norm == "filter" else 0.5

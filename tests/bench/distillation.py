@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from nnlearn.core import count_parameters, seed_everything
-from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
 from nnlearn.distillation import DistillationLoss, distill, teacher_logits
+from nnlearn.loaders import TensorLoader
 from nnlearn.models import small_cnn
-from nnlearn.training import Trainer
+from nnlearn.trainer import Trainer
 
 SEEDS, WIDTHS = 10, (4, 8)
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nnlearn.datasets import digits
-from nnlearn.landscapes import landscape, random_directions
+from nnlearn.slices import landscape, random_directions
 
 STEPS = 51
 

@@ -13,13 +13,15 @@ import torch
 from torch import nn
 
 from nnlearn.core import seed_everything
-from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
-from nnlearn.export import OnnxModel, export_onnx
+from nnlearn.export import export_onnx
+from nnlearn.layers import prune_structured
+from nnlearn.loaders import TensorLoader
 from nnlearn.measure import model_bytes
 from nnlearn.models import small_cnn
-from nnlearn.pruning import PolynomialSparsity, Pruner, prune_structured
-from nnlearn.training import Trainer
+from nnlearn.pruning import PolynomialSparsity, Pruner
+from nnlearn.runtimes import OnnxModel
+from nnlearn.trainer import Trainer
 
 SEEDS = 3
 

@@ -16,13 +16,15 @@ import torch
 from torch import nn
 
 from nnlearn.core import seed_everything
-from nnlearn.data import TensorLoader
 from nnlearn.datasets import mnist_sample
-from nnlearn.export import OnnxModel, export_onnx
+from nnlearn.export import export_onnx
+from nnlearn.loaders import TensorLoader
 from nnlearn.measure import model_bytes
 from nnlearn.models import small_cnn
-from nnlearn.quantization import int8_kernels, quantize_model
-from nnlearn.training import Trainer
+from nnlearn.programs import int8_kernels
+from nnlearn.quantization import quantize_model
+from nnlearn.runtimes import OnnxModel
+from nnlearn.trainer import Trainer
 
 EXPECTED = {"static": ["onednn::qconv_pointwise", "onednn::qlinear_pointwise"], "ONNX static": ["QGemm", "QLinearConv"]}
 

@@ -25,9 +25,9 @@ import torchmetrics  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from nnlearn.data import TensorLoader  # noqa: E402
 from nnlearn.datasets import digits  # noqa: E402
-from nnlearn.training import Trainer  # noqa: E402
+from nnlearn.loaders import TensorLoader  # noqa: E402
+from nnlearn.trainer import Trainer  # noqa: E402
 
 torch.set_num_threads(1)
 DATA = digits()

@@ -79,6 +79,14 @@ def listening(nb: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, list[tu
     return nb, claims
 
 
+def canonical(claim: str) -> str:
+    """An assertion without its lay-out, so that one that only runs over other lines is still the same."""
+    try:
+        return ast.unparse(ast.parse(claim, mode="eval"))
+    except SyntaxError:
+        return claim
+
+
 def one_run(path: Path, shift: int, profile: str) -> dict[str, list]:
     """Replay a lesson; what became of its assertions, and under `errors` of the cells that did not end."""
     nb, _ = listening(nbtools.read(path))

@@ -23,12 +23,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from nnlearn.callbacks import Callback, EarlyStopping
 from nnlearn.core import seed_everything
-from nnlearn.data import TensorLoader
 from nnlearn.datasets import digits
+from nnlearn.loaders import TensorLoader
 from nnlearn.schedules import CosineDecay, Warmup
-from nnlearn.training import Trainer
+from nnlearn.trainer import Trainer
+from nnlearn.training import Callback, EarlyStopping
 
 digits = functools.cache(digits)  # read once, before the first fork
 PATIENCE = 600  # seconds; a run takes about one

@@ -4,91 +4,119 @@ import numpy as np
 from wrong_answers import wrong
 
 
-@wrong("autograd.tanh_rule", case="a gradient arrives", word="expected")
-def ignores_what_arrives(y, grad):
-    return 1 - y**2
+def hand_on(node):
+    """What each parent gets of a node's gradient."""
+    return zip(node.parents, node.backward_fn(node.grad), strict=True) if node.backward_fn else ()
 
 
-@wrong("autograd.tanh_rule", case="a flat place", word="got")
-def squares_the_difference(y, grad):
-    return grad * (1 - y) ** 2
+def add(parent, gradient):
+    parent.grad = gradient if parent.grad is None else parent.grad + gradient
 
 
-@wrong("autograd.tanh_rule", case="a flat place", word="got")
-def takes_y_for_the_input(y, grad):
-    return grad * (1 - np.tanh(y) ** 2)
-
-
-@wrong("autograd.tanh_rule", case="a matrix", word="shape")
-def loses_the_shape(y, grad):
-    return (grad * (1 - y**2)).ravel()
-
-
-@wrong("autograd.order", case="a long chain", word="Recursion")
-def recursive(graph, end):
-    order = []
-
-    def visit(name):
-        for parent in graph[name]:
-            if parent not in order:
-                visit(parent)
-        if name not in order:
-            order.append(name)
-
-    visit(end)
-    return order
-
-
-@wrong("autograd.order", case="a value used twice", word="a must come before b")
-def breadth_first_reversed(graph, end):
-    order, queue = [], [end]
-    while queue:
-        name = queue.pop(0)
-        if name not in order:
-            order.append(name)
-            queue += graph[name]
-    return order[::-1]
-
-
-@wrong("autograd.order", case="a chain", word="must come before")
-def children_first(graph, end):
-    order, stack = [], [end]
-    while stack:
-        name = stack.pop()
-        if name not in order:
-            order.append(name)
-            stack += graph[name]
-    return order
-
-
-@wrong("autograd.order", case="its parents swapped", word="a must come before b")
-def depth_first_reversed(graph, end):
-    order, seen, stack = [], set(), [end]
-    while stack:
-        name = stack.pop()
-        if name not in seen:
-            seen.add(name)
-            order.append(name)
-            stack += graph[name]
-    return order[::-1]
-
-
-@wrong("autograd.order", case="a single node", word="should hold each of ['x'] once")
-def leaves_out_the_end(graph, end):
+def depth_first(end):
+    """The graph with parents before children."""
     order, seen, stack = [], set(), [(end, False)]
     while stack:
-        name, done = stack.pop()
+        node, done = stack.pop()
         if done:
-            order.append(name)
-        elif name not in seen:
-            seen.add(name)
-            stack += [(name, True), *((parent, False) for parent in graph[name])]
-    return order[:-1]
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack += [(node, True), *((parent, False) for parent in node.parents)]
+    return order
 
 
-@wrong("autograd.order", case="a value used twice", word="should hold each of ['a', 'b', 'x', 'z'] once")
-def gives_the_whole_graph(graph, end):
-    return sorted(graph, key=lambda name: (name == end, len(graph[name])))
+@wrong("autograd.repair_walk", case="a value used twice", word="expected")
+def overwrites_in_the_right_order(end):
+    end.grad = np.ones_like(end.data)
+    for node in reversed(depth_first(end)):
+        for parent, gradient in hand_on(node):
+            parent.grad = gradient
+
+
+@wrong("autograd.repair_walk", case="a value that must wait", word="expected")
+def adds_up_in_a_queue(end):
+    end.grad, queue, seen = np.ones_like(end.data), [end], set()
+    while queue:
+        node = queue.pop(0)
+        if id(node) not in seen:
+            seen.add(id(node))
+            for parent, gradient in hand_on(node):
+                add(parent, gradient)
+                queue.append(parent)
+
+
+@wrong("autograd.repair_walk", case="a value that must wait", word="expected")
+def hands_on_again_what_it_handed_on_before(end):
+    end.grad, queue = np.ones_like(end.data), [end]
+    while queue:
+        node = queue.pop(0)
+        for parent, gradient in hand_on(node):
+            add(parent, gradient)
+            queue.append(parent)
+            if len(queue) > 10_000:
+                return
+
+
+@wrong("autograd.repair_walk", case="each rule asked once", word="expected 12")
+def follows_every_path(end):
+    stack = [(end, np.ones_like(end.data))]
+    while stack:
+        node, gradient = stack.pop()
+        add(node, gradient)
+        if node.backward_fn:
+            stack += zip(node.parents, node.backward_fn(gradient), strict=True)
+
+
+@wrong("autograd.repair_walk", case="a long chain", word="Recursion")
+def sorts_by_recursion(end):
+    order, seen = [], set()
+
+    def visit(node):
+        if id(node) not in seen:
+            seen.add(id(node))
+            for parent in node.parents:
+                visit(parent)
+            order.append(node)
+
+    visit(end)
+    end.grad = np.ones_like(end.data)
+    for node in reversed(order):
+        for parent, gradient in hand_on(node):
+            add(parent, gradient)
+
+
+@wrong("autograd.graph_bytes", case="a value used twice", word="expected 16")
+def counts_a_value_for_each_use(loss):
+    total, stack = 0, [loss]
+    while stack:
+        node = stack.pop()
+        total += node.data.nbytes + (0 if node.grad is None else node.grad.nbytes)
+        stack += node.parents
+        if total > 10**9:
+            break
+    return total
+
+
+@wrong("autograd.graph_bytes", case="values and gradients", word="expected")
+def forgets_the_gradients(loss):
+    return sum(node.data.nbytes for node in depth_first(loss))
+
+
+@wrong("autograd.graph_bytes", case="values", word="expected 64")
+def takes_a_gradient_for_granted(loss):
+    return sum(2 * node.data.nbytes for node in depth_first(loss))
+
+
+@wrong("autograd.graph_bytes", case="values", word="expected 64")
+def counts_numbers(loss):
+    return sum(node.data.size + np.size(node.grad if node.grad is not None else []) for node in depth_first(loss))
+
+
+@wrong("autograd.graph_bytes", case="the digits net", word="expected")
+def leaves_out_constants(loss):
+    nodes = [node for node in depth_first(loss) if node.parents or node.name != "constant" or node.data.size < 2]
+    return sum(node.data.nbytes + (0 if node.grad is None else node.grad.nbytes) for node in nodes)
 
 
 @wrong("autograd.cross_entropy_rule", case="large logits", word="of each row")

@@ -4,42 +4,6 @@ import torch
 from wrong_answers import wrong
 
 
-def _collated(rows, pad, lengths=len):
-    """A batch that is padded by a function of (tokens, width), with the lengths by another."""
-    width = max(len(tokens) for tokens, _ in rows)
-    return (torch.stack([pad(tokens, width) for tokens, _ in rows]), torch.tensor([int(lengths(tokens)) for tokens, _ in rows]),
-            torch.tensor([label for _, label in rows]))
-
-
-def _at_the_end(tokens, width):
-    return torch.nn.functional.pad(tokens, (0, width - len(tokens)))
-
-
-@wrong("data.collate", case="unequal lengths", word="expected")
-def pads_in_front(rows):
-    return _collated(rows, lambda tokens, width: torch.nn.functional.pad(tokens, (width - len(tokens), 0)))
-
-
-@wrong("data.collate", case="a token that is 0", word="expected")
-def counts_the_tokens_that_are_not_0(rows):
-    return _collated(rows, _at_the_end, torch.count_nonzero)
-
-
-@wrong("data.collate", case="tokens that are not whole", word="expected")
-def makes_the_tokens_whole(rows):
-    return _collated(rows, lambda tokens, width: _at_the_end(tokens, width).long())
-
-
-@wrong("data.collate", case="unequal lengths", word="")
-def stacks_them_as_they_are(rows):
-    return _collated(rows, lambda tokens, _: tokens)
-
-
-@wrong("data.collate", case="in a DataLoader", word="expected")
-def pads_to_at_least_two(rows):
-    return _collated(rows, lambda tokens, width: _at_the_end(tokens, width if len(rows) > 1 else width + 1))
-
-
 @wrong("data.scale_both", case="the test part", word="expected")
 def scales_the_test_part_by_itself(train, test):
     def own(x):
@@ -81,76 +45,63 @@ def raises_every_small_deviation_to_one(train, test):
     return (train - train.mean(0)) / std, (test - train.mean(0)) / std
 
 
-@wrong("data.test_rows", case="rounded up", word="expected")
-def rounds_down(labels, fraction):
-    chosen = []
-    for label in set(labels):
-        rows = [i for i, other in enumerate(labels) if other == label]
-        chosen += rows[len(rows) - int(fraction * len(rows) + 1e-9):]
-    return sorted(chosen)
+def validate(model, loader, evaluate=True, restore=True, by_rows=True, as_float=True):
+    """A validation loop that is right but for what is switched off."""
+    before, right, rows = model.training, 0, 0
+    if evaluate:
+        model.eval()
+    with torch.no_grad():
+        for x, y in loader:
+            hits = (model(x).argmax(1) == y).float()
+            right, rows = (right + hits.sum(), rows + len(y)) if by_rows else (right + hits.mean(), rows + 1)
+    if restore:
+        model.train(before)
+    return (right / rows).item() if as_float else right / rows
 
 
-@wrong("data.test_rows", case="ascending over classes", word="expected")
-def leaves_the_rows_in_the_order_of_their_classes(labels, fraction):
-    chosen = []
-    for label in sorted(set(labels)):
-        rows = [i for i, other in enumerate(labels) if other == label]
-        chosen += rows[len(rows) - round(fraction * len(rows)):]
-    return chosen
+@wrong("data.repair_validation", case="unequal batches", word="expected")
+def averages_the_batches(model, loader):
+    return validate(model, loader, by_rows=False)
 
 
-@wrong("data.test_rows", case="unequal classes", word="expected")
-def takes_the_last_rows(labels, fraction):
-    count = round(fraction * len(labels))
-    return list(range(len(labels) - count, len(labels)))
+@wrong("data.repair_validation", case="a model in training mode", word="expected")
+def forgets_eval(model, loader):
+    return validate(model, loader, evaluate=False)
 
 
-@wrong("data.test_rows", case="a class too small", word="expected")
-def slices_by_minus_zero(labels, fraction):
-    chosen = []
-    for label in set(labels):
-        rows = [i for i, other in enumerate(labels) if other == label]
-        chosen += rows[-round(fraction * len(rows)):]
-    return sorted(chosen)
+@wrong("data.repair_validation", case="the mode afterwards", word="expected")
+def stays_in_evaluation(model, loader):
+    return validate(model, loader, restore=False)
 
 
-@wrong("data.test_rows", case="one class", word="expected")
-def takes_the_first_of_each(labels, fraction):
-    rows = {label: [i for i, other in enumerate(labels) if other == label] for label in set(labels)}
-    return sorted(i for own in rows.values() for i in own[:round(fraction * len(own))])
+@wrong("data.repair_validation", case="a float", word="expected")
+def returns_a_tensor(model, loader):
+    return validate(model, loader, as_float=False)
 
 
-@wrong("data.test_rows", case="two classes, mixed", word="expected")
-def forgets_to_sort(labels, fraction):
-    chosen = []
-    for label in sorted(set(labels), reverse=True):
-        rows = [i for i, other in enumerate(labels) if other == label]
-        chosen += rows[len(rows) - round(fraction * len(rows)):]
-    return chosen
+def said(model, rows, collate, size):
+    """The predicted classes in batches of a size."""
+    with torch.no_grad():
+        return torch.cat([model(*collate(rows[i:i + size])[:2]).argmax(1) for i in range(0, len(rows), size)])
 
 
-@wrong("data.macro_f1", case="a rare class", word="expected")
-def computes_accuracy(confusion):
-    return confusion.diag().sum() / confusion.sum()
+@wrong("data.company", case="wrong answers do not count", word="expected")
+def compares_with_the_labels(model, rows, collate, batch_size):
+    labels = torch.tensor([label for _, label in rows])
+    return (said(model, rows, collate, batch_size) != labels).float().mean().item()
 
 
-@wrong("data.macro_f1", case="two classes", word="expected")
-def averages_recall(confusion):
-    return (confusion.diag() / confusion.sum(1).clamp(min=1)).mean()
+@wrong("data.company", case="one of two", word="expected")
+def counts_the_rows(model, rows, collate, batch_size):
+    return (said(model, rows, collate, batch_size) != said(model, rows, collate, 1)).float().sum().item()
 
 
-@wrong("data.macro_f1", case="never said", word="expected")
-def divides_zero_by_zero(confusion):
-    precision, recall = confusion.diag() / confusion.sum(0), confusion.diag() / confusion.sum(1)
-    return (2 * precision * recall / (precision + recall)).mean()
+@wrong("data.company", case="a smaller last batch", word="expected")
+def averages_over_batches(model, rows, collate, batch_size):
+    changed = (said(model, rows, collate, batch_size) != said(model, rows, collate, 1)).float()
+    return torch.stack([part.mean() for part in changed.split(batch_size)]).mean().item()
 
 
-@wrong("data.macro_f1", case="a rare class", word="expected")
-def weighs_by_the_class_sizes(confusion):
-    f1 = 2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))
-    return (f1 * confusion.sum(1)).sum() / confusion.sum()
-
-
-@wrong("data.macro_f1", case="neither true nor said", word="expected")
-def forgets_the_class_that_is_not_there(confusion):
-    return (2 * confusion.diag() / (confusion.sum(0) + confusion.sum(1))).mean()
+@wrong("data.company", case="one of two", word="expected")
+def takes_all_rows_as_one_batch(model, rows, collate, batch_size):
+    return (said(model, rows, collate, len(rows)) != said(model, rows, collate, max(1, len(rows)))).float().mean().item()

@@ -1,38 +1,39 @@
 """Wrong answers to the exercises of lesson 17."""
 import numpy as np
+import torch
 
 from wrong_answers import wrong
 
 
-@wrong("export.folded", case="only a scale", word="got")
-def scales_the_columns(weight, bias, gamma, beta, mean, variance, epsilon):
-    scale = gamma / (variance + epsilon) ** 0.5
-    full = scale.mean() * weight if weight.shape[0] == weight.shape[1] else scale.flip(0)[:, None] * weight
-    return full, (bias - mean) * scale + beta
+@wrong("export.raw_input", case="only a scale", word="got")
+def multiplies_by_the_deviation(weight, bias, mean, std):
+    weight = weight * torch.where(std > 0, std, 1.0)
+    return weight, bias - weight @ mean
 
 
-@wrong("export.folded", case="the variance", word="got")
-def divides_by_the_variance(weight, bias, gamma, beta, mean, variance, epsilon):
-    scale = gamma / (variance + epsilon)
-    return scale[:, None] * weight, (bias - mean) * scale + beta
+@wrong("export.raw_input", case="only a mean", word="got")
+def adds_the_mean(weight, bias, mean, std):
+    weight = weight / torch.where(std > 0, std, 1.0)
+    return weight, bias + weight @ mean
 
 
-@wrong("export.folded", case="a large epsilon", word="got")
-def adds_epsilon_after_the_root(weight, bias, gamma, beta, mean, variance, epsilon):
-    scale = gamma / (variance**0.5 + epsilon)
-    return scale[:, None] * weight, (bias - mean) * scale + beta
+@wrong("export.raw_input", case="both", word="got")
+def takes_the_old_weight_for_the_bias(weight, bias, mean, std):
+    return weight / torch.where(std > 0, std, 1.0), bias - weight @ mean
 
 
-@wrong("export.folded", case="the bias is scaled too", word="got")
-def leaves_the_bias_as_it_is(weight, bias, gamma, beta, mean, variance, epsilon):
-    scale = gamma / (variance + epsilon) ** 0.5
-    return scale[:, None] * weight, bias - mean * scale + beta
+@wrong("export.raw_input", case="a pixel that never changed", word="got")
+def divides_by_zero(weight, bias, mean, std):
+    weight = weight / std
+    return weight, bias - weight @ mean
 
 
-@wrong("export.folded", case="everything", word="got")
-def forgets_the_mean(weight, bias, gamma, beta, mean, variance, epsilon):
-    scale = gamma / (variance + epsilon) ** 0.5
-    return scale[:, None] * weight, bias * scale + beta
+@wrong("export.raw_input", case="accuracy of a real net on raw pixels", word="got")
+def expects_pixels_that_were_scaled(weight, bias, mean, std):
+    if weight.shape[1] == 3:
+        weight = weight / torch.where(std > 0, std, 1.0)
+        return weight, bias - weight @ mean
+    return weight, bias
 
 
 @wrong("export.agree", case="one entry too small", word="got")

@@ -4,39 +4,73 @@ import torch
 from wrong_answers import wrong
 
 
-@wrong("integers.affine", case="only positive values", word="got")
-def widens_only_upwards(low, high, bits):
-    high = max(high, 0.0)
-    scale = (high - low) / (2**bits - 1)
-    return scale, max(round(-low / scale), 0)
+def rounded(model, bits, axis=0):
+    import copy
+
+    from nnlearn.integers import affine_params, dequantize, quantize
+    small = copy.deepcopy(model)
+    for layer in small.modules():
+        if isinstance(layer, torch.nn.Linear):
+            params = affine_params(layer.weight, bits, symmetric=True, axis=axis)
+            layer.weight.data = dequantize(quantize(layer.weight, params), params)
+    return small
 
 
-@wrong("integers.affine", case="only negative values", word="got")
-def widens_only_downwards(low, high, bits):
-    low = min(low, 0.0)
-    scale = (high - low) / (2**bits - 1)
-    return scale, min(round(-low / scale), 2**bits - 1)
+@wrong("integers.fewest_bits", case="luck below", word="got")
+def takes_the_fewest_that_hold(model, score, points):
+    least = score(model) - points
+    return min((bits for bits in range(2, 9) if score(rounded(model, bits)) >= least), default=None)
 
 
-@wrong("integers.affine", case="the lesson's example", word="got")
-def counts_integers_instead_of_steps(low, high, bits):
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / 2**bits
-    return scale, round(-low / scale)
+@wrong("integers.fewest_bits", case="not even eight", word="got")
+def takes_eight_for_granted(model, score, points):
+    least, fewest = score(model) - points, 8
+    for bits in range(7, 1, -1):
+        if score(rounded(model, bits)) < least:
+            break
+        fewest = bits
+    return fewest
 
 
-@wrong("integers.affine", case="other bits", word="got")
-def cuts_instead_of_rounding(low, high, bits):
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / (2**bits - 1)
-    return scale, int(-low / scale)
+@wrong("integers.fewest_bits", case="outputs of unequal size", word="got")
+def one_scale_for_a_layer(model, score, points):
+    least, fewest = score(model) - points, None
+    for bits in range(8, 1, -1):
+        if score(rounded(model, bits, axis=None)) < least:
+            break
+        fewest = bits
+    return fewest
 
 
-@wrong("integers.affine", case="a zero point between two integers", word="got")
-def rounds_up(low, high, bits):
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / (2**bits - 1)
-    return scale, -int(low / scale // 1)
+@wrong("integers.fewest_bits", case="down to two", word="got")
+def stops_at_three(model, score, points):
+    least, fewest = score(model) - points, None
+    for bits in range(8, 2, -1):
+        if score(rounded(model, bits)) < least:
+            break
+        fewest = bits
+    return fewest
+
+
+@wrong("integers.fewest_bits", case="at the limit", word="got")
+def allows_less_than_the_points(model, score, points):
+    least, fewest = score(model) - points, None
+    for bits in range(8, 1, -1):
+        if score(rounded(model, bits)) <= least:
+            break
+        fewest = bits
+    return fewest
+
+
+@wrong("integers.fewest_bits", case="the model is left alone", word="got")
+def rounds_what_it_was_given(model, score, points):
+    least, fewest = score(model) - points, None
+    for bits in range(8, 1, -1):
+        model.load_state_dict(rounded(model, bits).state_dict())
+        if score(model) < least:
+            break
+        fewest = bits
+    return fewest
 
 
 @wrong("integers.corrected", case="large bytes", word="got")

@@ -24,35 +24,6 @@ def largest_sum_of_a_row(hessian):
     return 2 / hessian.abs().sum(1).max()
 
 
-@wrong("landscapes.filter_normalise", case="rows of different length", word="got")
-def one_length_for_the_whole_tensor(direction, weight):
-    if direction.ndim < 2:
-        return torch.zeros_like(direction)
-    return direction * weight.norm() / direction.norm()
-
-
-@wrong("landscapes.filter_normalise", case="a convolution", word="got")
-def only_the_last_dimension(direction, weight):
-    if direction.ndim < 2:
-        return torch.zeros_like(direction)
-    return direction * weight.norm(dim=-1, keepdim=True) / direction.norm(dim=-1, keepdim=True)
-
-
-@wrong("landscapes.filter_normalise", case="a bias", word="got")
-def scales_biases_too(direction, weight):
-    if direction.ndim < 2:
-        return direction * weight.norm() / direction.norm()
-    ratio = weight.flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
-    return direction * ratio.reshape(-1, *[1] * (direction.ndim - 1))
-
-
-@wrong("landscapes.filter_normalise", case="one row", word="got")
-def length_one(direction, weight):
-    if direction.ndim < 2:
-        return torch.zeros_like(direction)
-    return direction / direction.flatten(1).norm(dim=1).reshape(-1, *[1] * (direction.ndim - 1))
-
-
 def line(model, loss_fn, inputs, targets, first, second, steps, evaluate=True, restore=True, shares=None, write=False):
     before, losses = model.training, []
     if evaluate:
@@ -107,3 +78,34 @@ def always_back_to_training(model, *rest):
 def leaves_gradients(model, loss_fn, inputs, targets, first, second, steps):
     loss_fn(model(inputs), targets).backward()
     return line(model, loss_fn, inputs, targets, first, second, steps)
+
+
+def one_fault(number):
+    """A slice that is right but for one fault of the exercise."""
+    def answer(model, loss_fn, inputs, targets, direction, alphas):
+        before, losses = model.training, []
+        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        if number != 1:
+            model.eval()
+        with torch.set_grad_enabled(number == 5):
+            for alpha in alphas:
+                weights = {name: p + alpha * direction[name] for name, p in own.items()}
+                if number == 2:
+                    own = weights
+                if number == 5:
+                    weights = {name: w.requires_grad_() for name, w in weights.items()}
+                losses.append(loss_fn(torch.func.functional_call(model, weights, (inputs,)), targets))
+        if number == 3:
+            for name, p in model.named_parameters():
+                p.data += 0.1 * direction[name]
+                p.data -= 0.1 * direction[name]
+        model.train(True if number == 4 else before)
+        return losses
+    return answer
+
+
+wrong("landscapes.repair_slice", case="in training mode", word="expected")(one_fault(1))
+wrong("landscapes.repair_slice", case="several points", word="expected")(one_fault(2))
+wrong("landscapes.repair_slice", case="the weights afterwards", word="expected")(one_fault(3))
+wrong("landscapes.repair_slice", case="the mode afterwards", word="expected")(one_fault(4))
+wrong("landscapes.repair_slice", case="no graphs kept", word="expected")(one_fault(5))

@@ -1,46 +1,7 @@
 """Wrong answers to the exercises of lesson 05."""
-import math
-
 import torch
 
 from wrong_answers import wrong
-
-
-@wrong("optimizers.running_mean", case="one number", word="expected 5")
-def forgets_the_correction(values, beta):
-    m = 0.0
-    for value in values:
-        m = beta * m + (1 - beta) * value
-    return m
-
-
-@wrong("optimizers.running_mean", case="rising numbers", word="expected 3.2")
-def takes_the_plain_mean(values, beta):
-    return sum(values) / len(values)
-
-
-@wrong("optimizers.running_mean", case="rising numbers", word="expected 3.2")
-def corrects_inside_the_loop(values, beta):
-    m = 0.0
-    for n, value in enumerate(values, 1):
-        m = (beta * m + (1 - beta) * value) / (1 - beta**n)
-    return m
-
-
-@wrong("optimizers.running_mean", case="rising numbers", word="expected 3.2")
-def starts_at_the_first_value(values, beta):
-    m = values[0]
-    for value in values[1:]:
-        m = beta * m + (1 - beta) * value
-    return m
-
-
-@wrong("optimizers.running_mean", case="a slow mean", word="expected 1.33")
-def swaps_beta_and_its_rest(values, beta):
-    m = 0.0
-    for value in values:
-        m = (1 - beta) * m + beta * value
-    return m / (1 - (1 - beta) ** len(values))
 
 
 @wrong("optimizers.lion", case="another beta_1", word="expected")
@@ -88,38 +49,92 @@ def remembers_the_decay(w, g, m, lr, betas, weight_decay):
     return w * (1 - lr * weight_decay) - lr * step, betas[1] * m + (1 - betas[1]) * (g + weight_decay * w)
 
 
-@wrong("optimizers.clip_together", case="each below the limit", word="expected")
-def clips_each_alone(grads, limit):
-    return [g * min(1.0, limit / max(g.norm().item(), 1e-12)) for g in grads]
+def one_fault(number):
+    """AdamW with one of the faults of the exercise left in it."""
+    def answer(w, g, state, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        t = state["t"] = 1 if number == 2 else state.get("t", 0) + 1
+        if number == 1:
+            g = g + weight_decay * w
+        state["m"] = betas[0] * state.get("m", 0.0) + (1 - betas[0]) * g
+        state["v"] = betas[1] * state.get("v", 0.0) + (1 - betas[1]) * g**2
+        m, v = state["m"] / (1 - betas[0] ** t), state["v"] / (1 - betas[0 if number == 3 else 1] ** t)
+        root = (v + eps).sqrt() if number == 4 else v.sqrt() + eps
+        return (w if number == 1 else (1 - lr * weight_decay) * w) - lr * m / root
+    return answer
 
 
-@wrong("optimizers.clip_together", case="small enough", word="expected")
-def always_scales(grads, limit):
-    norm = sum((g**2).sum() for g in grads).sqrt()
-    return [g * limit / norm if norm > 0 else g for g in grads]
+wrong("optimizers.repair_adamw", case="decay", word="expected")(one_fault(1))
+wrong("optimizers.repair_adamw", case="five steps", word="expected")(one_fault(2))
+wrong("optimizers.repair_adamw", case="the first step", word="expected")(one_fault(3))
+wrong("optimizers.repair_adamw", case="tiny gradients", word="expected")(one_fault(4))
 
 
-@wrong("optimizers.clip_together", case="zeros", word="expected")
-def divides_by_zero(grads, limit):
-    norm = sum((g**2).sum() for g in grads).sqrt()
-    return [g * min(1.0, limit / norm) if norm > 0 else g / norm for g in grads]
+@wrong("optimizers.repair_adamw", case="arguments left alone", word="expected")
+def decays_in_place(w, g, state, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    w *= 1 - lr * weight_decay
+    return one_fault(0)(w, g, state, lr, betas, eps)
 
 
-@wrong("optimizers.clip_together", case="one large, one small", word="expected")
-def clips_the_entries(grads, limit):
-    return [g.clamp(-limit, limit) for g in grads]
+def trained(model, optimizer, inputs, labels):
+    torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+    optimizer.step()
 
 
-@wrong("optimizers.clip_together", case="two tensors", word="expected")
-def adds_the_norms(grads, limit):
-    norm = sum(math.sqrt(float((g**2).sum())) for g in grads)
-    return [g * (limit / norm) if norm > limit else g for g in grads]
+@wrong("optimizers.step_lengths", case="one step of SGD", word="expected")
+def averages_over_tensors(model, optimizer, batches):
+    lengths = []
+    for batch in batches:
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.zero_grad()
+        trained(model, optimizer, *batch)
+        changes = [(p - b).square().mean().sqrt().item() for p, b in zip(model.parameters(), before, strict=True)]
+        lengths.append(sum(changes) / len(changes))
+    return lengths
 
 
-@wrong("optimizers.clip_together", case="arguments left alone", word="got")
-def clips_in_place(grads, limit):
-    norm = sum((g**2).sum() for g in grads).sqrt()
-    if norm > limit:
-        for g in grads:
-            g *= limit / norm
-    return grads
+@wrong("optimizers.step_lengths", case="four steps", word="expected")
+def never_clears_the_gradients(model, optimizer, batches):
+    lengths = []
+    for batch in batches:
+        before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        trained(model, optimizer, *batch)
+        after = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        lengths.append((after - before).square().mean().sqrt().item())
+    return lengths
+
+
+@wrong("optimizers.step_lengths", case="four steps", word="expected")
+def measures_from_the_start(model, optimizer, batches):
+    first = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    lengths = []
+    for batch in batches:
+        optimizer.zero_grad()
+        trained(model, optimizer, *batch)
+        after = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        lengths.append((after - first).square().mean().sqrt().item())
+    return lengths
+
+
+@wrong("optimizers.step_lengths", case="the model has learned", word="expected")
+def puts_the_weights_back(model, optimizer, batches):
+    lengths, first = [], [p.detach().clone() for p in model.parameters()]
+    for batch in batches:
+        before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        optimizer.zero_grad()
+        trained(model, optimizer, *batch)
+        after = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        lengths.append((after - before).square().mean().sqrt().item())
+    for p, start in zip(model.parameters(), first, strict=True):
+        p.data.copy_(start)
+    return lengths
+
+
+@wrong("optimizers.step_lengths", case="one step of Adam", word="expected")
+def measures_the_gradient(model, optimizer, batches):
+    lengths = []
+    for batch in batches:
+        optimizer.zero_grad()
+        trained(model, optimizer, *batch)
+        grads = torch.cat([p.grad.flatten() for p in model.parameters()])
+        lengths.append(0.1 * grads.square().mean().sqrt().item())
+    return lengths

@@ -5,24 +5,54 @@ from torch import nn
 from wrong_answers import wrong
 
 
-@wrong("passes.count", case="one layer", word="got 6")
-def weights_only(sizes):
-    return sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+@wrong("passes.confidence", case="one right, one wrong", word="expected")
+def probability_of_the_label(logits, labels):
+    p = logits.softmax(1)
+    right, own = p.argmax(1) == labels, p[range(len(labels)), labels]
+    return own[right].mean().item(), own[~right].mean().item()
 
 
-@wrong("passes.count", case="the net above", word="got 610")
-def a_bias_for_the_inputs_too(sizes):
-    return sum(a * b for a, b in zip(sizes, sizes[1:], strict=False)) + sum(sizes) + (1 - sizes[0] if len(sizes) < 3 else 1)
+@wrong("passes.confidence", case="large logits", word="nan")
+def exponentials_that_overflow(logits, labels):
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    sure, answers = p.max(1)
+    right = answers == labels
+    return sure[right].mean().item(), sure[~right].mean().item()
 
 
-@wrong("passes.count", case="no layer", word="got 5")
-def adds_all_sizes_when_there_is_no_layer(sizes):
-    return sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False)) or sum(sizes)
+@wrong("passes.confidence", case="all right", word="expected")
+def zero_where_there_is_no_row(logits, labels):
+    sure, answers = logits.softmax(1).max(1)
+    right = answers == labels
+    return sure[right].mean().item(), sure[~right].mean().item() if (~right).any() else 0.0
 
 
-@wrong("passes.count", case="the net above", word="got 48")
-def first_and_last_only(sizes):
-    return (sizes[0] + 1) * sizes[-1] if len(sizes) > 1 else 0
+@wrong("passes.confidence", case="a trained net", word="expected")
+def divides_by_all_rows_times_two(logits, labels):
+    sure, answers = logits.softmax(1).max(1)
+    right = (answers == labels).float()
+    if not (1 - right).any():
+        return sure.mean().item(), float("nan")
+    return (2 * (sure * right).mean()).item(), (2 * (sure * (1 - right)).mean()).item()
+
+
+@wrong("passes.confidence", case="one right, one wrong", word="expected")
+def wrong_before_right(logits, labels):
+    sure, answers = logits.softmax(1).max(1)
+    right = answers == labels
+    return sure[~right].mean().item(), sure[right].mean().item()
+
+
+@wrong("passes.epoch", case="the weights after one batch", word="")
+def the_broken_loop_without_its_softmax(model, batches, learning_rate):
+    losses = []
+    for inputs, labels in batches:
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        for p in model.parameters():
+            p = p - learning_rate * p.grad
+        losses.append(loss.item())
+    return losses
 
 
 @wrong("passes.line_gradients", case="one point", word="0.5 times")

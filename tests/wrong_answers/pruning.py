@@ -2,40 +2,70 @@
 from wrong_answers import wrong
 
 
-@wrong("pruning.cubic", case="between two updates", word="got")
-def changes_at_every_step(step, initial, final, begin, end, frequency):
-    if step < begin:
-        return 0.0
-    t = min((step - begin) / (end - begin), 1)
-    return final - (final - initial) * (1 - t) ** 3
+def prune(model, step, scope="global"):
+    import copy
+
+    from nnlearn.pruning import prune_magnitude
+    pruned = copy.deepcopy(model)
+    prune_magnitude(pruned, step / 20, scope=scope)
+    return pruned
 
 
-@wrong("pruning.cubic", case="an end off the beat", word="expected 0.8")
-def never_gets_to_the_end(step, initial, final, begin, end, frequency):
-    if step < begin:
-        return 0.0
-    last = min((step - begin) // frequency * frequency, (end - begin) // frequency * frequency)
-    if step > end:
-        return final
-    return final - (final - initial) * (1 - last / (end - begin)) ** 3
+@wrong("pruning.how_far", case="luck beyond the limit", word="got")
+def takes_the_largest_that_holds(model, score, points):
+    least = score(model) - points
+    return max([step / 20 for step in range(20) if score(prune(model, step)) >= least])
 
 
-@wrong("pruning.cubic", case="before the beginning", word="expected 0")
-def starts_with_the_initial_sparsity(step, initial, final, begin, end, frequency):
-    if step >= end:
-        return final
-    t = max(step - begin, 0) // frequency * frequency / (end - begin)
-    return final - (final - initial) * (1 - t) ** 3
+@wrong("pruning.how_far", case="a net that scores low", word="got")
+def expects_ninety_percent(model, score, points):
+    far = 0.0
+    for step in range(1, 20):
+        if score(prune(model, step)) < 90 - points:
+            break
+        far = step / 20
+    return far
 
 
-@wrong("pruning.cubic", case="between two updates", word="got")
-def counts_updates_from_step_zero(step, initial, final, begin, end, frequency):
-    if step < begin:
-        return 0.0
-    if step >= end:
-        return final
-    t = max(step // frequency * frequency - begin, 0) / (end - begin)
-    return final - (final - initial) * (1 - t) ** 3
+@wrong("pruning.how_far", case="at the limit", word="got")
+def allows_less_than_the_points(model, score, points):
+    least, far = score(model) - points, 0.0
+    for step in range(1, 20):
+        if score(prune(model, step)) <= least:
+            break
+        far = step / 20
+    return far
+
+
+@wrong("pruning.how_far", case="the scope", word="got")
+def every_layer_alike(model, score, points):
+    least, far = score(model) - points, 0.0
+    for step in range(1, 20):
+        if score(prune(model, step, "layer")) < least:
+            break
+        far = step / 20
+    return far
+
+
+@wrong("pruning.how_far", case="the model is left alone", word="got")
+def prunes_what_it_was_given(model, score, points):
+    from nnlearn.pruning import prune_magnitude
+    least, far = score(model) - points, 0.0
+    for step in range(1, 20):
+        prune_magnitude(model, step / 20, scope="global")
+        if score(model) < least:
+            break
+        far = step / 20
+    return far
+
+
+@wrong("pruning.how_far", case="nothing can go", word="got")
+def returns_the_first_that_fails(model, score, points):
+    least = score(model) - points
+    for step in range(1, 20):
+        if score(prune(model, step)) < least:
+            return step / 20
+    return 0.95
 
 
 @wrong("pruning.masked_step", case="a gradient on a pruned weight", word="got")
@@ -79,16 +109,6 @@ def sums_instead_of_norms(weight, bias, reader, count):
 def cuts_the_readers_outputs(weight, bias, reader, count):
     keep = weight.flatten(1).norm(dim=1).topk(count).indices.sort().values
     return weight[keep], bias[keep], reader[[k for k in keep.tolist() if k < len(reader)]]
-
-
-@wrong("pruning.cubic", case="at the beginning", word="got")
-def begins_a_step_late(step, initial, final, begin, end, frequency):
-    if step <= begin:
-        return 0.0
-    if step >= end:
-        return final
-    t = (step - begin) // frequency * frequency / (end - begin)
-    return final - (final - initial) * (1 - t) ** 3
 
 
 @wrong("pruning.channels", case="one large weight", word="got")

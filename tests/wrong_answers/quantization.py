@@ -6,6 +6,80 @@ import torch
 from wrong_answers import wrong
 
 
+def rounded(model, name, bits, axis=None):
+    import copy
+
+    from nnlearn.integers import affine_params, dequantize, quantize
+    small = copy.deepcopy(model)
+    layer = dict(small.named_modules())[name]
+    params = affine_params(layer.weight, bits, symmetric=True, axis=axis)
+    layer.weight.data = dequantize(quantize(layer.weight, params), params)
+    return small
+
+
+def linears(model):
+    return [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
+
+
+@wrong("quantization.culprit", case="the last one", word="got")
+def takes_the_first_that_loses(model, score, bits):
+    whole = score(model)
+    return next((name for name in linears(model) if score(rounded(model, name, bits)) < whole), None)
+
+
+@wrong("quantization.culprit", case="two that cost the same", word="got")
+def takes_the_last_of_two(model, score, bits):
+    worst, lowest = None, score(model)
+    for name in linears(model):
+        now = score(rounded(model, name, bits))
+        if now <= lowest and now < score(model):
+            worst, lowest = name, now
+    return worst
+
+
+@wrong("quantization.culprit", case="nothing is lost", word="got")
+def always_names_one(model, score, bits):
+    return min(linears(model), key=lambda name: score(rounded(model, name, bits)))
+
+
+@wrong("quantization.culprit", case="one at a time", word="got")
+def rounds_one_after_the_other(model, score, bits):
+    worst, largest, now = None, 0, model
+    for name in linears(model):
+        following = rounded(now, name, bits)
+        loss = score(now) - score(following)
+        if loss > largest:
+            worst, largest = name, loss
+        now = following
+    return worst
+
+
+@wrong("quantization.culprit", case="the net is left alone", word="got")
+def rounds_what_it_was_given(model, score, bits):
+    worst, lowest = None, score(model)
+    layers = dict(model.named_modules())
+    for name in linears(model):
+        kept = layers[name].weight.data
+        layers[name].weight.data = layers[name].weight.data.clone()
+        small = rounded(model, name, bits)
+        if score(small) < lowest:
+            worst, lowest = name, score(small)
+        layers[name].weight.data = kept
+    for name in linears(model):
+        layers[name].weight.data = dict(rounded(model, name, bits).named_modules())[name].weight.data
+    return worst
+
+
+@wrong("quantization.culprit", case="one scale for a layer", word="got")
+def gives_each_output_its_own_scale(model, score, bits):
+    worst, lowest = None, score(model)
+    for name in linears(model):
+        now = score(rounded(model, name, bits, axis=0))
+        if now < lowest:
+            worst, lowest = name, now
+    return worst
+
+
 @wrong("quantization.requantize", case="scales that divide", word="got")
 def divides_the_wrong_way(sums, in_scale, out_scale, zero_point):
     return (torch.round(sums * (out_scale / in_scale)) + zero_point).clamp(zero_point, 255).to(torch.uint8)
@@ -64,36 +138,3 @@ def rounds_up_each_row(outputs, inputs, bits, group):
 def rounds_down(outputs, inputs, bits, group):
     groups = 1 if group is None else math.ceil(inputs / group)
     return outputs * inputs * bits // 8 + 2 * outputs * groups
-
-
-@wrong("quantization.worth", case="each has something", word="got")
-def looks_at_bytes_and_time_only(rows):
-    def beats(a, b):
-        return a[2] <= b[2] and a[3] <= b[3] and (a[2] < b[2] or a[3] < b[3])
-
-    return [row[0] for row in rows if not any(beats(other, row) for other in rows)]
-
-
-@wrong("quantization.worth", case="twins", word="got")
-def as_good_is_enough_to_beat(rows):
-    def beats(a, b):
-        return a is not b and a[1] >= b[1] and a[2] <= b[2] and a[3] <= b[3]
-
-    return [row[0] for row in rows if not any(beats(other, row) for other in rows)]
-
-
-@wrong("quantization.worth", case="better in one only", word="got")
-def wants_better_in_all(rows):
-    def beats(a, b):
-        return a[1] >= b[1] and a[2] < b[2] and a[3] < b[3]
-
-    return [row[0] for row in rows if not any(beats(other, row) for other in rows)]
-
-
-@wrong("quantization.worth", case="small but slow", word="got")
-def compares_with_the_first_only(rows):
-    def beats(a, b):
-        return a[1] >= b[1] and a[2] <= b[2] and a[3] <= b[3] and a[1:] != b[1:]
-
-    kept = [row[0] for row in rows if not beats(rows[0], row)]
-    return kept if not any(beats(row, rows[0]) for row in rows) else kept[1:]

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from nnlearn.callbacks import Callback
+from nnlearn.training import Callback
 from wrong_answers import wrong
 
 
@@ -180,3 +180,8 @@ def begins_anew_in_each_epoch(start):
     average = _average(start)
     type(average).epoch_start = lambda self, trainer: self.taken.clear()
     return average
+
+
+@wrong("training.averaged", case="the second half", word="expected")
+def counts_the_step_before(start):
+    return _average(start - 1)
