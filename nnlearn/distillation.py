@@ -158,16 +158,16 @@ class _TaughtForward(Forward):
         return (inputs[0] if len(inputs) == 2 else inputs[:-1]), inputs[-1]
 
     def outputs(self, model: nn.Module, inputs: Any) -> Any:
-        if self.teacher is not None and model.training:
+        if self.teacher is not None and torch.is_grad_enabled():  # in training, not in an evaluation in between
             device = next(model.parameters()).device.type
             with torch.no_grad(), torch.autocast(device, enabled=False), eval_mode(self.teacher):
                 self.logits = main_output(call_model(self.teacher, inputs))
         return super().outputs(model, inputs)
 
     def loss(self, criterion: Any, outputs: Any, targets: Any) -> torch.Tensor:
-        logits, self.logits = self.logits, None
-        if logits is None:
+        if self.logits is None or not torch.is_grad_enabled():
             return super().loss(criterion, outputs, targets)
+        logits, self.logits = self.logits, None
         if not self.checked:
             self.checked = _check_teacher(logits) is not None
         return criterion.taught(outputs, logits, targets)

@@ -358,3 +358,34 @@ def test_the_explorer_shows_temperature_and_entropy():
         entropy = [float(curves[image, text]["entropy / log 10"][1][0]) for text in ("0.5", "1", "4", "20")]
         assert entropy == sorted(entropy) and entropy[-1] > 0.7
         assert sum(curves[image, "2"]["probability"][1]) == pytest.approx(1, abs=0.02)
+
+
+# A step under a teacher
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_evaluation_in_the_middle_of_a_step_changes_nothing(asked):
+    class Evaluate(Callback):
+        losses = []
+
+        def batch_start(self, trainer):
+            self.losses.append(trainer.evaluate([(INPUTS[:16], LABELS[:16])])["loss"])
+
+    guide = teacher().eval()
+    nets = [student(), student()]
+    for net, callbacks in zip(nets, ([], [Evaluate()]), strict=True):
+        batches = loader() if asked else with_teacher(guide, INPUTS, LABELS, batch_size=16, shuffle=True, seed=0)
+        distill(net, guide if asked else None, batches, epochs=1, callbacks=callbacks, device="cpu")
+    first = torch.nn.functional.cross_entropy(student()(INPUTS[:16]), LABELS[:16]).item()
+    assert same(*nets) and Evaluate.losses[0] == pytest.approx(first, rel=1e-6)
+    Evaluate.losses.clear()
+
+
+def test_a_student_in_eval_mode_is_still_taught():
+    class Eval(Callback):
+        def epoch_start(self, trainer):
+            trainer.model.eval()
+
+    guide, nets = teacher().eval(), [student(), student()]
+    for net, callbacks in zip(nets, ([], [Eval()]), strict=True):
+        distill(net, guide, loader(), callbacks=callbacks, device="cpu")
+    assert same(*nets)  # the student has no layer whose mode matters
