@@ -30,7 +30,7 @@ from torch.optim import lr_scheduler
 
 from .batches import (batches_in, call_model, check_loader, inputs_of, main_output, no_batches, shape_text, split_batch,
                              to_device)
-from .training import EVENTS, Callback, History, number_text
+from .training import EVENTS, Callback, EarlyStopping, History, number_text
 from .checkpoints import (Batches, CheckpointError, Checkpointer, CheckpointWarning, NotExactlyResumable, check_replayable,
                                  plain, read_checkpoint, write_checkpoint)
 from .core import ConfigError, checked, default_device, eval_mode, nearest, optional, seed_everything
@@ -497,7 +497,7 @@ class Trainer:
         """Raise `ConfigError` for a column that the history will not have; where a callback may add one, for what cuts a name short."""
         columns = ["loss", *self.specs, "lr", "seconds"]
         columns += [f"val_{name}" for name in columns[:-2]] if self.val_batches is not None else []
-        adds = any(type(c).epoch_end is not Callback.epoch_end and not hasattr(c, "monitor") for c in self.callbacks)
+        adds = any(type(c).epoch_end is not Callback.epoch_end and not isinstance(c, EarlyStopping) for c in self.callbacks)
         if column not in columns and (not adds or any(name.startswith(column) for name in columns)):
             raise ConfigError(f"no column {column!r}.", place=place, given=column, accepted=columns)
 

@@ -1285,3 +1285,13 @@ def test_a_state_from_before_the_checkpointer_is_read(tmp_path):
     again = trainer(checkpoint_dir=tmp_path)
     again.fit(batches(), epochs=3, verbose=0, resume=True)
     assert len(again.history) == 3 and again.checkpointer.best == -1.0
+
+
+def test_a_column_may_come_from_any_callback_even_one_with_a_monitor():
+    class Adds(Callback):
+        monitor = "loss"
+
+        def epoch_end(self, trainer):
+            trainer.history.rows[-1]["double_loss"] = 2 * trainer.history["loss"][-1]
+
+    assert len(trainer(callbacks=[Adds(), EarlyStopping(monitor="double_loss")]).fit(batches(), epochs=2, verbose=0)) == 2
