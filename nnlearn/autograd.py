@@ -36,7 +36,7 @@ def ordered(
 def backpropagate(
     node: "Tensor",  # holds one number: the loss
 ) -> None:
-    """Fill `.grad` of every tensor below: added to in leaves, as in torch; others anew."""
+    """Fill `.grad` of every tensor below: added to in leaves, as in torch; set afresh in others."""
     if np.size(node.data) != 1:
         raise ConfigError(f"expected one number, got shape {np.shape(node.data)}. "
                           "Take its sum or mean.", place="backward")

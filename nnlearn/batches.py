@@ -31,7 +31,7 @@ def split_batch(
     if isinstance(batch, Mapping):
         key = next((k for k in _TARGETS if k in batch), None)
         if key is None or len(batch) < 2:
-            raise ConfigError(f"a batch has the keys {', '.join(map(repr, batch))}, and inputs and targets are needed; "
+            raise ConfigError(f"expected inputs and targets, got a batch with the keys {', '.join(map(repr, batch))}; "
                               "the key of the targets is one of those accepted.", place=place, accepted=_TARGETS)
         rest = {k: v for k, v in batch.items() if k != key}
         return (next(iter(rest.values())) if len(rest) == 1 else rest), batch[key]

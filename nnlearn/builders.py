@@ -23,32 +23,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import lr_scheduler
 
-from .core import (ConfigError, Misfit, Registry, Rule, check_keys, check_params, checked, nearest,
-                          normalize_name,
-                          optional)
-from .schedules import (SCHEDULES, Constant, CosineDecay, ExponentialDecay, Floor, OneCycle, Rate, Schedule,
-                               Share,
-                               StepDecay, Steps, Warmup)
-
-# %% ../nbs/library/builders.ipynb #bd000005
-def _fit(
-    annotation: Any,  # what is expected, as `core.checked` reads it
-    value: Any,  # what a config says
-    place: str,  # where it says so
-) -> Any:  # the value, a NumPy number as Python's
-    "A value of a config, or a `ConfigError`."
-    try:
-        return Rule(annotation).fit(value)
-    except Misfit as error:
-        hint = " In YAML, 1e-6 is a string and 1.0e-6 a number." if _reads_as_number(value) else ""
-        raise ConfigError(f"{error}.{hint}", place=place + error.at) from None
-
-
-def _reads_as_number(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False
+from .core import (
+    ConfigError, Registry, check_keys, check_params, checked, fit_value, nearest, normalize_name, optional,
+    reads_as_number)
+from nnlearn.schedules import (
+    SCHEDULES, Constant, CosineDecay, ExponentialDecay, Floor, OneCycle, Rate, Schedule, Share, StepDecay,
+    Steps, Warmup)
 
 # %% ../nbs/library/builders.ipynb #52ea5e78
 def _groups(params: Any, place: str) -> list[dict[str, Any]]:
@@ -228,7 +208,7 @@ def _make(name: str, groups: list[dict[str, Any]], params: dict[str, Any]) -> to
     for part in (params, *groups):
         for key in ({"lr", *numbers}) & part.keys():
             if not isinstance(part[key], torch.Tensor):
-                _fit(Rate, part[key], f"{place}.{key}")
+                fit_value(Rate, part[key], f"{place}.{key}")
     try:
         return entry(groups, **_with_fused(entry, groups, params))
     except ConfigError:
@@ -295,21 +275,40 @@ def _before_step(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[t
     found = getattr(optimizer, "found_inf", None)
     if found is not None and found.item():
         return None
+    _join_groups(optimizer)
     step, met = optimizer.param_groups[0].get("step_count", 0), float(optimizer.param_groups[0]["lr"])
     for group in optimizer.param_groups:
         _set_rate(optimizer, group, met, step)
         if optimizer.decays and ("decoupled_decay" not in group or group["weight_decay"]):  # a group added later
             group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
-        if "epsilon" in group:  # Keras adds epsilon before the bias correction, torch after it
-            group["eps"] = group["epsilon"] / math.sqrt(1 - group["betas"][1] ** (step + 1))
-        if group.get("decoupled_decay"):
-            with torch.no_grad():
-                for p in group["params"]:
-                    if p.grad is not None:
-                        p.mul_(1 - group["lr"] * group["decoupled_decay"])
+        group.setdefault("own_counts", group.get("step_count", 0))  # a state that was saved before there were any
     for group in optimizer.param_groups:
         group["step_count"] = step + 1
-    return _clip_or_wrap(optimizer, args, kwargs) if optimizer.clips else None
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None:
+        _prepare(optimizer)
+        return None
+
+    def prepared() -> Any:
+        loss = closure()
+        _prepare(optimizer)
+        return loss
+
+    return ((args[0], prepared, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": prepared})
+
+
+@torch.no_grad()
+def _prepare(optimizer: Any) -> None:
+    """What is done when the gradients are there: decay, epsilon, clipping."""
+    for group in optimizer.param_groups:
+        if group.get("decoupled_decay"):
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.mul_(1 - group["lr"] * group["decoupled_decay"])
+    if any("epsilon" in group for group in optimizer.param_groups):
+        _set_epsilon(optimizer)
+    if optimizer.clips:
+        _clip(optimizer, optimizer.clips, optimizer.clip_threshold)
 
 # %% ../nbs/library/builders.ipynb #0742e548
 def _set_rate(optimizer: Any, group: dict[str, Any], met: float, step: int) -> None:
@@ -334,19 +333,37 @@ def _set_rate(optimizer: Any, group: dict[str, Any], met: float, step: int) -> N
     group["rate_set"] = float(group["lr"])
 
 # %% ../nbs/library/builders.ipynb #7d0bc59b
-def _clip_or_wrap(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-    "Clip now, or right after the closure when the step is given one that computes the gradients."
-    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if closure is None:
-        _clip(optimizer, optimizer.clips, optimizer.clip_threshold)
-        return None
+def _set_epsilon(optimizer: Any) -> None:
+    """Give torch the epsilon that does what Keras's does; for this step, a group is split where its counts differ."""
+    optimizer.whole_groups = optimizer.param_groups
+    optimizer.param_groups = [part for group in optimizer.whole_groups for part in _by_count(group)]
 
-    def clipped() -> Any:
-        loss = closure()
-        _clip(optimizer, optimizer.clips, optimizer.clip_threshold)
-        return loss
 
-    return ((args[0], clipped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": clipped})
+def _by_count(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """The group itself with its epsilon set, or a copy for each count of steps that its parameters have come to."""
+    counts, steps = group["own_counts"], [p.grad is not None for p in group["params"]]
+    if isinstance(counts, int) and all(steps):
+        group["own_counts"] = counts + 1
+        group["eps"] = _torch_epsilon(group, counts + 1)
+        return [group]
+    counts = [counts] * len(steps) if isinstance(counts, int) else counts
+    counts = group["own_counts"] = [count + step for count, step in zip(counts, steps, strict=True)]
+    parts: dict[int, list[Any]] = {}
+    for p, count, step in zip(group["params"], counts, steps, strict=True):
+        if step:
+            parts.setdefault(count, []).append(p)
+    return [{**group, "params": ps, "eps": _torch_epsilon(group, count)} for count, ps in parts.items()]
+
+
+def _torch_epsilon(group: dict[str, Any], count: int) -> float:
+    """Keras adds epsilon before the bias correction, torch after it."""
+    return group["epsilon"] / math.sqrt(1 - group["betas"][1] ** count)
+
+
+def _join_groups(optimizer: Any, *_: Any) -> None:
+    """The groups as they were before the step."""
+    if optimizer.whole_groups is not None:
+        optimizer.param_groups, optimizer.whole_groups = optimizer.whole_groups, None
 
 # %% ../nbs/library/builders.ipynb #a91cf21b
 class KerasRule(torch.optim.Optimizer):
@@ -444,7 +461,7 @@ def _check_names(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 def _check_values(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     "The values, or a `ConfigError` for one that is out of its range."
     rules = {key: _OF_KEYS[key] | None if defaults[key] is None else _OF_KEYS[key] for key in params}
-    params = {key: _fit(rule, params[key], f"optimizer.{key}") for key, rule in rules.items()}
+    params = {key: fit_value(rule, params[key], f"optimizer.{key}") for key, rule in rules.items()}
     if params.get("nesterov") and not params["momentum"]:
         raise ConfigError("nesterov requires a momentum above 0.", place="optimizer.nesterov")
     return params
@@ -465,7 +482,7 @@ def _read_config(config: Any) -> tuple[str, dict[str, Any], str | None, float, b
     else:
         _check_names(given, defaults)
         given = _check_values({**defaults, **given}, defaults)
-    return name, given, *_read_clipping(config), _fit(bool | None, config.get("fused"), "optimizer.fused")
+    return name, given, *_read_clipping(config), fit_value(bool | None, config.get("fused"), "optimizer.fused")
 
 
 def _read_clipping(config: Mapping[str, Any]) -> tuple[str | None, float]:
@@ -474,7 +491,7 @@ def _read_clipping(config: Mapping[str, Any]) -> tuple[str | None, float]:
     if len(clips) > 1:
         raise ConfigError(f"expected at most one way of clipping, got {' and '.join(clips)}.", place="optimizer")
     for key, value in clips.items():
-        return key, _fit(Annotated[float, Gt(0)], value, f"optimizer.{key}")
+        return key, fit_value(Annotated[float, Gt(0)], value, f"optimizer.{key}")
     return None, 0.0
 
 # %% ../nbs/library/builders.ipynb #5e43d3df
@@ -501,9 +518,9 @@ def _rated(groups: list[dict[str, Any]], learning_rate: Any) -> list[dict[str, A
         raise ConfigError("some groups have an `lr` and some do not. With a rate that is a function, only the ratios "
                           "to "
                           "the first group count: give every group one, or none.", place="params")
-    rates = [_fit(Annotated[float, Gt(0)], group["lr"], f"params[{i}].lr") for i,
+    rates = [fit_value(Annotated[float, Gt(0)], group["lr"], f"params[{i}].lr") for i,
              group in enumerate(groups)] if own else [1.0] * len(groups)
-    start = float(_fit(Rate, learning_rate(0), "learning_rate(0)"))
+    start = float(fit_value(Rate, learning_rate(0), "learning_rate(0)"))
     return [{**group, "lr": start * rate / rates[0], "rate_ratio": rate / rates[0], "rate_set": start * rate / rates[0]}
             for group, rate in zip(groups, rates, strict=True)]
 
@@ -524,7 +541,7 @@ def _build_torch(name: str, params: dict[str, Any], learning_rate: Any, groups: 
                  fused: bool | None) -> Any:
     "The torch optimizer with what its hook needs in the groups."
     groups = _rated(groups, learning_rate)
-    rate = float(learning_rate(0)) if callable(learning_rate) else float(_fit(Rate, learning_rate,
+    rate = float(learning_rate(0)) if callable(learning_rate) else float(fit_value(Rate, learning_rate,
                                                                               "optimizer_builder.learning_rate"))
     if name not in BUILDER_DEFAULTS:
         return _make(name, groups, {**params, "lr": rate, **({} if fused is None else {"fused": fused})})
@@ -558,7 +575,7 @@ def _build_keras(name: str, params: dict[str, Any], learning_rate: Any, key: str
                           ".keras(), "
                           "or a Keras LearningRateSchedule.", place="learning_rate")
     elif not callable(learning_rate):
-        learning_rate = float(_fit(Rate, learning_rate, "optimizer_builder.learning_rate"))
+        learning_rate = float(fit_value(Rate, learning_rate, "optimizer_builder.learning_rate"))
     return kinds[name](learning_rate, **params, **({CLIPPING_KEYS[key]: threshold} if key else {}))
 
 # %% ../nbs/library/builders.ipynb #916952b9
@@ -573,7 +590,9 @@ def optimizer_builder(
     """An optimizer from Keras's flat dict, with the same numbers in both frameworks.
 
     Weight decay is decoupled for every type, as in Keras. Deviations: with a learning rate that changes, torch's SGD
-    with momentum scales the whole velocity by the new rate, Keras only what is added to it; RAdam and Muon are torch's
+    with momentum scales the whole velocity by the new rate, Keras only what is added to it; Adam, AdamW, Adamax and NAdam
+    correct the bias by the steps of each parameter, as torch does, Keras by those of the optimizer, so that a parameter
+    whose first gradient comes late moves otherwise at first; RAdam and Muon are torch's
     alone, and Muon takes torch's words. The torch optimizer clips in a step pre-hook, in any loop, under `GradScaler` and
     fused too. It has the attributes `clips` (the clipping key or None) and `follows` (the function of the step or None; set it to
     None to set the rate yourself or to give it to a torch scheduler). `fused` is torch's; Keras ignores it. torch does not copy
@@ -591,7 +610,10 @@ def optimizer_builder(
     optimizer.follows = learning_rate if callable(learning_rate) else None
     for group in optimizer.param_groups:
         group.setdefault("step_count", 0)
+    optimizer.whole_groups = None
     optimizer.register_step_pre_hook(_before_step)
+    optimizer.register_step_post_hook(_join_groups)
+    optimizer.register_state_dict_pre_hook(_join_groups)  # after a step that failed
     return optimizer
 
 # %% ../nbs/library/builders.ipynb #0de15ca8
@@ -624,8 +646,8 @@ def _build(config: Any, place: str) -> Schedule:
                _OPTIMIZER_KEYS)
     params = {key: _build_inner(value, f"{place}.{key}") for key, value in config.items() if key in known}
     for key, value in params.items():
-        if _reads_as_number(value):
-            _fit(float, value, f"{place}.{key}")
+        if reads_as_number(value):
+            fit_value(float, value, f"{place}.{key}")
     schedule: Schedule = entry(**params)  # type: ignore[assignment]
     wrap = {key: config[key] for key in extra if key in config}
     return Warmup(schedule, **wrap) if wrap else schedule
@@ -668,7 +690,7 @@ def get_scheduler(
             params = {"max_lr": [float(group["lr"]) for group in optimizer.param_groups]} | params
         check_params(SCHEDULERS[name], params, place=f"scheduler {name!r}", skip=1)
         for key in {"step_size", "T_max", "T_0", "total_iters", "total_steps"} & set(params):
-            _fit(Steps, params[key], f"scheduler {name!r}.{key}")
+            fit_value(Steps, params[key], f"scheduler {name!r}.{key}")
         try:
             return SCHEDULERS[name](optimizer, **params)
         except (TypeError, ValueError) as error:
@@ -710,14 +732,14 @@ def _read_yaml_form(config: Any, epochs: int | None) -> tuple[dict[str, Any], in
                  for keys in _YAML_TYPES.values() for key in keys}
     check_keys(config, ["type", *_YAML_DEFAULTS, *_YAML_TYPES[kind]], (), place, elsewhere)
     section = {"type": kind} | _YAML_DEFAULTS | _YAML_TYPES[kind] | dict(config)
-    return {key: _fit(_OF_YAML[key], value, f"{place}.{key}") for key, value in section.items()}, epochs
+    return {key: fit_value(_OF_YAML[key], value, f"{place}.{key}") for key, value in section.items()}, epochs
 
 # %% ../nbs/library/builders.ipynb #77e952ed
 def _epoch_schedule(section: Mapping[str, Any], max_lr: float, steps_per_epoch: int, epochs: int) -> Schedule:
     "The schedule in optimizer steps."
     place = "training.lr_schedule"
     for name, value in (("steps_per_epoch", steps_per_epoch), ("training.epochs", epochs)):
-        _fit(Steps, value, name)
+        fit_value(Steps, value, name)
     low, kind, warmup_epochs = section["min_lr"], section["type"], section.get("warmup_epochs", 0)
     if low > max_lr:
         raise ConfigError(f"min_lr {low:g} is above max_lr {max_lr:g}.", place=place)

@@ -48,7 +48,7 @@ class Open(Section):
 class Data(Section):
     """The section `data`."""
     name: str = "mnist_sample"
-    train_rows: Annotated[int, Ge(1)] | None = None  # only the first so many training rows
+    train_rows: Annotated[int, Ge(1)] | None = None  # only the first n training rows
     batch_size: Annotated[int, Ge(1), Le(2**16)] = 64
     split_seed: Seed = 0
 
@@ -333,6 +333,6 @@ def load_config(
         raise ConfigError(f"{problem}.", place=f"{path}, line {mark.line + 1}" if mark else str(path)) from error
     except ConfigError as error:
         raise (error if error.place == str(path) else ConfigError(str(error), place=str(path))) from None
-    except (ValueError, RecursionError, OverflowError) as error:  # a date that is none, a number of 5,000 digits
+    except (ValueError, RecursionError, OverflowError) as error:  # a date that does not exist, a number of 5,000 digits
         raise ConfigError(f"holds a value that cannot be read: {str(error)[:100]}.", place=str(path)) from error
     return read_config(document)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Checked', 'COLORS', 'nearest', 'normalize_name', 'ConfigError', 'check_keys', 'Registry', 'check_params', 'Misfit',
-           'Rule', 'shown', 'checked', 'checked_rules', 'optional', 'first_line', 'silence', 'shifted_seed',
-           'seed_everything', 'generator', 'default_device', 'count_parameters', 'eval_mode', 'style', 'save_figure']
+           'Rule', 'shown', 'checked', 'checked_rules', 'fit_value', 'reads_as_number', 'optional', 'first_line',
+           'silence', 'shifted_seed', 'seed_everything', 'generator', 'default_device', 'count_parameters', 'eval_mode',
+           'style', 'save_figure']
 
 # %% ../nbs/library/core.ipynb #cf373507
 import contextlib
@@ -77,7 +78,7 @@ def check_keys(
 ) -> None:
     """Raise `ConfigError` for a key that is unknown, belongs elsewhere or is missing."""
     if not isinstance(config, Mapping):
-        raise ConfigError(f"a dict is needed here, not {type(config).__name__} ({config!r}).", place=place)
+        raise ConfigError(f"expected a dict, got {type(config).__name__} ({config!r}).", place=place)
     accepted = None if accepted is None else list(accepted)
     for key in config:
         if accepted is None or key in accepted:
@@ -130,8 +131,8 @@ class Registry(_Names):
 
     def _put(self, name: str, value: Callable, replace: bool) -> None:
         if not isinstance(name, str) or not callable(value):
-            raise ConfigError(f"a {self.kind} is registered as a name and a class or function, "
-                              f"not {name!r} and {value!r}.")
+            raise ConfigError(f"expected a name and a class or function, got {name!r} and {value!r}.",
+                              place=f"register {self.kind}")
         old = self.data.get(normalize_name(name))
         if old is not None and not replace and not _same_definition(old, value):
             raise ConfigError(f"the {self.kind} {name!r} is registered already; use register({name!r}, replace=True).")
@@ -383,6 +384,27 @@ def checked_rules(
     found = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     rules = getattr(found, "__checked__", None)
     return rules() if rules else None
+
+# %% ../nbs/library/core.ipynb #c4ec0021
+def fit_value(
+    annotation: Any,  # what is expected: an annotation as `checked` reads it, or a `Rule`
+    value: Any,  # what a config says
+    place: str,  # where it says so: "optimizer.momentum"
+) -> Any:  # the value, a NumPy number as Python's
+    """A value of a config that fits what is declared for it; raises `ConfigError` where it does not."""
+    try:
+        return (annotation if isinstance(annotation, Rule) else Rule(annotation)).fit(value)
+    except Misfit as error:
+        hint = " In YAML, 1e-6 is a string and 1.0e-6 a number." if reads_as_number(value) else ""
+        raise ConfigError(f"{error}.{hint}", place=place + error.at) from None
+
+
+def reads_as_number(value: Any) -> bool:
+    """Whether this is a string that is a finite number to Python."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 # %% ../nbs/library/core.ipynb #c4ec000a
 def optional(

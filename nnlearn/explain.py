@@ -43,14 +43,14 @@ def _wrong_labels(name: str, outputs: torch.Tensor, targets: torch.Tensor, ignor
     "What is wrong with class labels for a loss like cross-entropy."
     classes, equal = outputs.shape[1] if outputs.ndim > 1 else len(outputs), outputs.shape == targets.shape
     if not equal and targets.dtype not in (torch.int64, torch.uint8):
-        return f"{name} takes labels as int64 class numbers, and these are {shape_text(targets)}: use targets.long()."
+        return f"{name} takes labels as int64 class indices, and these are {shape_text(targets)}: use targets.long()."
     if targets.is_floating_point():
         return None
     wanted, given = tuple(targets.shape)[:1], tuple(targets.shape)
     if outputs.ndim > 1 and equal:
-        return f"{name} takes class numbers of shape {wanted}, and these look one-hot, {given}: use targets.argmax(1)."
+        return f"{name} takes class indices of shape {wanted}, and these look one-hot, {given}: use targets.argmax(1)."
     if outputs.ndim == 2 and targets.ndim == 2:
-        return f"{name} takes class numbers of shape {wanted}, and these have {given}: use targets.squeeze(1)."
+        return f"{name} takes class indices of shape {wanted}, and these have {given}: use targets.squeeze(1)."
     bad = (targets != ignored) & ((targets < 0) | (targets >= classes))
     if not bad.any():
         return None

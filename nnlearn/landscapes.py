@@ -14,9 +14,8 @@ import torch
 from annotated_types import Len
 
 from .core import ConfigError, checked
-from .slices import (Direction, landscape, movable_parameters,
-                            plot_landscape,
-                            random_directions)
+from .slices import (
+    Direction, landscape, movable_parameters, plot_landscape, random_directions)
 from .surfaces import SURFACES, curvatures, descend, plot_surface
 
 # %% ../nbs/04_landscapes.ipynb #75d808a9

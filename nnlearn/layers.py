@@ -128,7 +128,7 @@ def prune_structured(
     example_input: Any,  # an input the model can be called with, or a tuple of inputs
     ratio: Annotated[float, Ge(0), Lt(1)],  # the share of the channels to take out of every layer, in [0, 1)
     ignored: Iterable[str] | None = None,  # names of layers that keep their outputs; None: the last one
-    round_to: Annotated[int, Ge(1)] | None = None,  # keep a multiple of so many channels, rounded down; some hardware likes it
+    round_to: Annotated[int, Ge(1)] | None = None,  # keep a multiple of this many channels, rounded down; some hardware likes it
 ) -> nn.Module:  # a smaller model on the same device, in the same mode
     """Take out the channels with the smallest norms, physically, with all that hangs on them (by torch-pruning).
 

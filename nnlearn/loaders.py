@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from .core import ConfigError, checked, generator, shifted_seed
+from .core import ConfigError, checked, fit_value, generator, shifted_seed
 from .tables import Table
 
 # %% ../nbs/library/loaders.ipynb #10ad0005
@@ -169,20 +169,14 @@ def _check_state(state: Any, make: dict[str, Any]) -> None:
     place, needed = "TensorLoader.load_state_dict", ("seed", "epoch", "batch", "batches")
     missing = [key for key in needed if not isinstance(state, dict) or key not in state]
     if missing:
-        raise ConfigError(f"this is no state of a TensorLoader: {', '.join(missing)} missing.", place=place)
+        raise ConfigError(f"not the state of a TensorLoader: {', '.join(missing)} missing.", place=place)
     for key, own in make.items():
         if state.get(key, own) != own:
             raise ConfigError(f"the state is from a loader with {key}={state[key]!r}, this one has {key}={own!r}; use the same data "
                               "and options.", place=place)
     _check_seed(state["seed"], f"{place}.seed")
     for key in ("epoch", "batch"):
-        _check_whole(state[key], f"{place}.{key}", 0)
-
-
-def _check_whole(value: Any, place: str, low: int) -> None:
-    "Raise `ConfigError` unless the value is a whole number that is not too small."
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"must be a whole number of at least {low}, not {value!r}.", place=place)
+        fit_value(Annotated[int, Ge(0)], state[key], f"{place}.{key}")
 
 # %% ../nbs/library/loaders.ipynb #b1dfc06f
 @checked
@@ -212,7 +206,7 @@ def dataloaders(
 
 # %% ../nbs/library/loaders.ipynb #83b05ca2
 def _check_part(part: Any, i: int) -> None:
-    "Raise `ConfigError` for what is no data set: inputs without their targets, or several parts in one."
+    "Raise `ConfigError` for what is not a data set: inputs without their targets, or several parts in one."
     if isinstance(part, (torch.Tensor, np.ndarray)):
         raise ConfigError("inputs and targets go together, as one part: dataloaders((inputs, targets)).", place="dataloaders")
     if isinstance(part, (tuple, list)) and 0 < len(part) < 6 and all(_is_part(member) for member in part):

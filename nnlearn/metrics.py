@@ -23,7 +23,8 @@ from torch import nn
 
 from .batches import main_output, to_device
 from .core import ConfigError, Registry
-from .losses import CompositeLoss, FocalLoss, FunctionLoss
+from .criteria import CompositeLoss, FunctionLoss
+from .losses import FocalLoss
 from .penalties import ParameterPenalty
 
 # %% ../nbs/library/metrics.ipynb #3e7c0005
@@ -54,7 +55,7 @@ class LossTraits:
         self.whole = whole
         self.losses = [unwrapped(part) for part in losses or [criterion]]  # those of the batch, each with its bound arguments
         self.labels = next((one for loss in self.losses if (one := _labels(*loss))), None)  # class weights, ignored label
-        self.logits = next((found for loss in self.losses if (found := _logits(loss[0])) is not None), None)  # of yes or no
+        self.logits = next((found for loss in self.losses if (found := _logits(loss[0])) is not None), None)  # of a binary loss
         self.is_guess = not all(_is_known(*loss) for loss in self.losses)
         self.kind = "given" if callable(loss_reduction) else "sum" if loss_reduction == "sum" else \
             self._kind(penalised=len(losses) < len(parts))
@@ -95,7 +96,7 @@ class LossTraits:
         return output.numel() if self.kind == "elements" else len(output) if output.ndim else 1
 
     def task(self, outputs: torch.Tensor) -> str:
-        """The kind of classification: `binary` (one output), `multilabel` (a yes or no for each) or `multiclass` (one of them)."""
+        """The kind of classification: `binary` (one output), `multilabel` (several labels at once) or `multiclass` (one of them)."""
         if outputs.ndim < 2 or outputs.shape[1] == 1:
             return "binary"
         return "multiclass" if self.logits is None else "multilabel"
@@ -134,7 +135,7 @@ def _labels(loss: Any, params: Mapping[str, Any]) -> tuple[Any, int] | None:
 
 
 def _logits(loss: Any) -> bool | None:
-    "For a loss of yes or no: whether it takes logits (True) or probabilities (False); None for another loss."
+    "For a binary loss: whether it takes logits (True) or probabilities (False); None for another loss."
     if isinstance(loss, nn.BCELoss) or loss is F.binary_cross_entropy:
         return False
     logits = isinstance(loss, (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss))
@@ -319,7 +320,7 @@ def _is_torchmetric(spec: Any) -> bool:
 
 
 def _as_labels(metric: Any, outputs: torch.Tensor, targets: torch.Tensor, traits: LossTraits) -> tuple[torch.Tensor, torch.Tensor]:
-    "Outputs and targets as a metric of labels takes them: probabilities for yes or no, class numbers otherwise."
+    "Outputs and targets as a metric of labels takes them: probabilities for binary targets, class indices otherwise."
     name = type(metric).__name__
     if name.startswith(("Binary", "Multilabel")):
         if traits.logits is None:

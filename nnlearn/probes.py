@@ -83,7 +83,7 @@ def _hooks(model: nn.Module, trace: ShapeTrace, running: list[str]) -> Iterator[
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    "The shape of the first tensor in what a layer takes or gives, () when there is none."
+    "The shape of the first tensor in what a layer takes or gives, () when there is not one."
     if isinstance(value, torch.Tensor):
         return tuple(value.shape)
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()

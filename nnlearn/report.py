@@ -51,7 +51,7 @@ class Report:
                                "file": self.files.get(row.name, "")} for row in self.comparison.rows]
 
     def smallest(self, points: float = 1.0) -> Row:
-        """The smallest variant that loses at most so many percentage points of accuracy to the original."""
+        """The smallest variant that loses at most this many percentage points of accuracy to the original."""
         least = self.comparison.rows[0].accuracy - points / 100 - 1e-9
         return min((row for row in self.comparison.rows if row.accuracy >= least), key=lambda row: row.bytes)
 

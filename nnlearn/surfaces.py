@@ -61,7 +61,7 @@ SURFACES = Registry("surface", {
                           (0, -0.5), "four minima of equal depth"),
     "beale": Surface(_beale, ((3, 0.5),), 0, ((-1, 4.2), (-2, 2)), (1, 1.5), "plains with steep walls"),
     "saddle": Surface(lambda x, y: 0.5 * x**2 + 0.25 * y**4 - 0.5 * y**2, ((0, 1), (0, -1)), -0.25, ((-2, 2), (-1.7, 1.7)),
-                      (1.5, 0.001), "flat at (0, 0), which is no minimum"),
+                      (1.5, 0.001), "flat at (0, 0), which is not a minimum"),
     "rastrigin": Surface(lambda x, y: _waves(x) + _waves(y), ((0, 0),), 0, ((-4.5, 4.5), (-4.5, 4.5)), (2.2, -3.3),
                          "a bowl full of dents"),
 })

@@ -10,7 +10,7 @@ import csv as csv_module
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,19 +80,25 @@ def tabular(
     missing: Literal["error", "median",
                      "drop"] = "error",  # holes: "error", "median" (of the training part, filled by `split`) or "drop" (the row)
     *,
-    classes: bool | None = None,  # whether the target is a class; None: yes when it is text or whole numbers
+    classes: bool | None = None,  # whether the target is a class; None: when it is text or integers
     delimiter: Annotated[str, Len(1, 1)] = ",",  # one character between cells
+    holes: Sequence[str] | None = None,  # what an empty cell may look like, in any case; None: "", NA, N/A, NaN, null, ?
 ) -> Table:
     """A CSV file as a `Table`; raises `ConfigError` with the column and the line of what cannot be read.
 
-    Classes are numbered in sorted order. A row whose target is missing is an error, or dropped; it is never filled.
+    Classes are numbered in sorted order. A row whose target is missing is an error, or dropped; it is never filled. Where
+    the target is text, `NA` may be a class (North America) or a hole, and only `holes` can say which.
     """
+    words = _HOLES if holes is None else {word.strip().lower() for word in holes}
     header, rows = _read(csv, delimiter)
     names = _columns(header, features, target)
     cells = [[row[header.index(name)].strip() for name in (*names, target)] for _, row in rows]
-    kept = _without_holes(cells, [line for line, _ in rows], (*names, target), missing)
+    if holes is None and classes is not False:
+        _check_class_words([row[-1] for row in cells], target)
+    kept = _without_holes(cells, [line for line, _ in rows], (*names, target), missing, words)
     lines, cells = [rows[i][0] for i in kept], [cells[i] for i in kept]
-    inputs = [[_number(cell, name, line) for cell, name in zip(row, names, strict=False)] for row, line in zip(cells, lines, strict=True)]
+    inputs = [[_number(cell, name, line, words) for cell, name in zip(row, names, strict=False)]
+              for row, line in zip(cells, lines, strict=True)]
     targets, found = _targets([row[-1] for row in cells], classes, target, lines)
     return Table(torch.tensor(inputs, dtype=torch.float32), targets, tuple(names), found)
 
@@ -134,9 +140,10 @@ def _columns(header: list[str], features: Any, target: Any) -> list[str]:
     return names
 
 # %% ../nbs/library/tables.ipynb #61373dd9
-def _without_holes(cells: list[list[str]], lines: list[int], names: Sequence[str], missing: str) -> list[int]:
+def _without_holes(cells: list[list[str]], lines: list[int], names: Sequence[str], missing: str,
+                   words: Set[str]) -> list[int]:
     "The rows that stay, or a `ConfigError` that says where the holes are."
-    holes = [[cell.lower() in _HOLES for cell in row] for row in cells]
+    holes = [[cell.lower() in words for cell in row] for row in cells]
     columns = dict(zip(names, zip(*holes, strict=True), strict=True))
     count = {name: sum(column) for name, column in columns.items()}
     first = {name: lines[column.index(True)] for name, column in columns.items() if any(column)}
@@ -155,9 +162,9 @@ def _without_holes(cells: list[list[str]], lines: list[int], names: Sequence[str
     return list(range(len(cells)))
 
 # %% ../nbs/library/tables.ipynb #e188a981
-def _number(cell: str, name: str, line: int) -> float:
+def _number(cell: str, name: str, line: int, words: Set[str]) -> float:
     "The number in a cell, NaN for a hole."
-    if cell.lower() in _HOLES:
+    if cell.lower() in words:
         return math.nan
     try:
         value = float(cell.replace("_", "?"))  # Python would read 12_34 as 1234
@@ -169,11 +176,21 @@ def _number(cell: str, name: str, line: int) -> float:
     return value
 
 # %% ../nbs/library/tables.ipynb #d7d308da
+def _check_class_words(cells: list[str], name: str) -> None:
+    "Raise `ConfigError` where a target that is text has a word in it that may be a class or a hole."
+    unclear = sorted({cell for cell in cells if cell.lower() in _HOLES - {"", "?"}})
+    others = [cell for cell in cells if cell.lower() not in _HOLES]
+    if unclear and others and not _all_are(float, others):
+        raise ConfigError(f"{name!r} holds {unclear[0]!r}, which may be a class or a missing value. Say which: "
+                          f'holes=["", "?"] makes it a class, holes=["", "?", {unclear[0]!r}] a missing value.',
+                          place="tabular.target")
+
+
 def _targets(cells: list[str], classes: bool | None, name: str, lines: list[int]) -> tuple[torch.Tensor, tuple[str, ...] | None]:
     "The targets as class indices with the names of the classes, or as values."
     whole, number = _all_are(int, cells), _all_are(float, cells)
     if not (classes or (classes is None and (whole or not number))):
-        return torch.tensor([_number(cell, name, line) for cell, line in zip(cells, lines, strict=True)]), None
+        return torch.tensor([_number(cell, name, line, set()) for cell, line in zip(cells, lines, strict=True)]), None
     kind: Any = int if whole else float if number else str
     names = sorted(set(cells), key=lambda cell: (kind(cell), cell))
     if classes is None and whole and len(names) > max(20, len(cells) // 10):

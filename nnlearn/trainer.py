@@ -65,7 +65,7 @@ class ProgressBar(Callback):
         self.show()
 
     def show(self) -> None:
-        """Move the bar; a terminal that is gone is no reason to stop."""
+        """Move the bar; a closed terminal does not stop the run."""
         with contextlib.suppress(OSError, ValueError):
             self.bar.update(self.seen)
         self.seen, self.shown = 0, time.perf_counter()
@@ -502,7 +502,7 @@ class Trainer:
             raise ConfigError(f"no column {column!r}.", place=place, given=column, accepted=columns)
 
     def forget_best(self) -> None:
-        """What was best so far no longer counts, because the model has become another one: early stopping and `best.pt` begin anew."""
+        """What was best so far no longer counts, because the model has changed: early stopping and `best.pt` start again."""
         for callback in self._everybody():
             callback.forget_best()
 

@@ -21,19 +21,19 @@ from .core import ConfigError, checked
 
 # %% ../nbs/07_training.ipynb #df7fc157
 class History:
-    """What a training run measured: one row for each epoch. `history["val_loss"]` is a column, `len(history)` the epochs."""
+    """What a training run measured: one row per epoch; `history["val_loss"]` is a column."""
 
     def __init__(
         self,
         rows: Iterable[Mapping[str, float]] = (),  # rows to begin with
-        modes: Mapping[str, str] | None = None,  # "min" or "max" for columns whose name does not say which is best
+        modes: Mapping[str, str] | None = None,  # "min" or "max" where the name does not tell
     ):
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
         self.modes = dict(modes or {})
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns: `epoch, loss, <metric>, val_loss, val_<metric>, lr, seconds`."""
+        """The names: `epoch, loss, <metric>, val_loss, val_<metric>, lr, seconds`."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def __len__(self) -> int:
@@ -41,26 +41,31 @@ class History:
 
     def __getitem__(self, column: str) -> list[float]:
         if column not in self.columns:
-            raise ConfigError(f"no column {column!r}.", place="history", given=column, accepted=self.columns)
+            raise ConfigError(f"no column {column!r}.", place="history", given=column,
+                              accepted=self.columns)
         return [row.get(column, math.nan) for row in self.rows]
 
     def best(self, metric: str = "val_loss", mode: str | None = None) -> dict[str, float]:
-        """The row with the best value: the lowest for losses and errors, the highest for accuracies and their like.
+        """The row with the best value: the lowest loss or error, the highest accuracy.
 
-        Raises `ConfigError` for a column whose name does not say which; then pass `mode`, "min" or "max".
+        Raises `ConfigError` for a column whose name does not tell; pass `mode`, "min" or "max".
         """
         if not self.rows:
             raise ConfigError("no epoch has finished yet.", place="history")
         values = self[metric]
         sign = 1 if best_mode(metric, mode, self.modes, "History.best") == "min" else -1
-        return self.rows[min(range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else sign * values[i])]
+        costs = [math.inf if math.isnan(value) else sign * value for value in values]
+        return self.rows[min(range(len(costs)), key=costs.__getitem__)]
 
     def __repr__(self) -> str:
         """A table in plain text, without the seconds."""
         names = [name for name in self.columns if name != "seconds"]
-        rows = [names, *[[number_text(row[name]) if name in row else "" for name in names] for row in self.rows]]
+        rows = [names, *[[number_text(row[name]) if name in row else "" for name in names]
+                         for row in self.rows]]
         widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
-        return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+        lines = [[text.rjust(width) for text, width in zip(row, widths, strict=True)]
+                 for row in rows]
+        return "\n".join("  ".join(line) for line in lines)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as CSV."""
@@ -70,12 +75,14 @@ class History:
             writer.writerows(self.rows)
 
     def plot(self, columns: Sequence[str] | None = None) -> Any:
-        """Draw training and validation side by side, one picture for each of `columns` (None: all); returns the axes."""
+        """Draw training and validation, a picture for each column (None: all); the axes."""
         import matplotlib.pyplot as plt
 
         bases = list(columns or [name for name in self.columns
-                                 if name not in ("epoch", "lr", "seconds") and not name.startswith("val_")])
-        axes = plt.subplots(1, len(bases), figsize=(min(3.6 * len(bases), 11), 3.2), squeeze=False)[1][0]
+                                 if name not in ("epoch", "lr", "seconds")
+                                 and not name.startswith("val_")])
+        axes = plt.subplots(1, len(bases), figsize=(min(3.6 * len(bases), 11), 3.2),
+                            squeeze=False)[1][0]
         for ax, name in zip(axes, bases, strict=True):
             ax.plot(self["epoch"], self[name], label="training")
             if f"val_{name}" in self.columns:
@@ -86,58 +93,81 @@ class History:
 
 # %% ../nbs/07_training.ipynb #2ee09387
 _BEST_LOW = ("loss", "error", "mae", "mse", "rmse", "mape", "perplexity", "seconds")
-_BEST_HIGH = ("accuracy", "acc", "top5", "f1", "f1score", "precision", "recall", "r2", "r2score",
-              "auc", "auroc", "iou", "dice")
+_BEST_HIGH = ("accuracy", "acc", "top5", "f1", "f1score", "precision", "recall", "r2",
+              "r2score", "auc", "auroc", "iou", "dice")
 
 
 def best_mode(
     metric: str,  # a column of the history
     mode: str | None = None,  # "min" or "max" decides
-    modes: Mapping[str, str] | None = None,  # what is known of columns whose names do not say it
+    modes: Mapping[str, str] | None = None,  # known modes of columns
     place: str = "best_mode",  # how errors name the caller
 ) -> str:  # "min" or "max"
-    """Whether a column is best low (`min`) or high (`max`), by its name unless told; `ConfigError` where neither says it."""
+    """Whether a column is best low or high, by its name unless told; else `ConfigError`."""
     if mode not in (None, "min", "max"):
         raise ConfigError(f"expected 'min' or 'max', got {mode!r}.", place=f"{place}.mode")
     words = metric.removeprefix("val_").lower().split("_")
-    low, high = (any(word.endswith(endings) for word in words) for endings in (_BEST_LOW, _BEST_HIGH))
+    low, high = (any(word.endswith(endings) for word in words)
+                 for endings in (_BEST_LOW, _BEST_HIGH))
     by_name = "min" if low else "max" if high else None
     found = mode or (modes or {}).get(metric) or by_name
     if found is None:
-        raise ConfigError(f"cannot tell whether a low or a high {metric!r} is best; pass mode='min' or mode='max'.",
-                          place=f"{place}.mode")
+        raise ConfigError(f"cannot tell whether a low or a high {metric!r} is best; "
+                          "pass mode='min' or mode='max'.", place=f"{place}.mode")
     return found
 
 
 def number_text(value: float) -> str:
     """A number of a history, for a table or a bar."""
-    return str(value) if isinstance(value, int) else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.4f}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.4f}"
 
 # %% ../nbs/07_training.ipynb #830ecb80
-EVENTS = ("fit_start", "epoch_start", "batch_start", "loss_ready", "grads_ready", "step_end", "state_ready",
-          "epoch_end", "fit_end")
+EVENTS = ("fit_start", "epoch_start", "batch_start", "loss_ready", "grads_ready",
+          "step_end", "state_ready", "epoch_end", "fit_end")
 
 
 class Callback:
-    """Something that happens during training: override the events you need; each gets the trainer.
+    """Something that happens during training; override the events you need.
 
-    In a callback you find `trainer.model`, `optimizer`, `epoch` and `batch` (from 1), `step` (optimizer steps done),
-    `inputs`, `targets`, `outputs`, `loss` and `history`; `trainer.should_stop = True` ends the training after this epoch.
+    Each gets the trainer: its `model`, `optimizer`, `epoch` and `batch` (from 1), `step`
+    (optimizer steps done), `inputs`, `targets`, `outputs`, `loss` and `history`.
+    `trainer.should_stop = True` ends the training after this epoch.
     """
 
-    saved: tuple[str, ...] = ()  # attributes that a checkpoint keeps: numbers, strings, tensors, lists and dicts of them
+    # Attributes that a checkpoint keeps: numbers, strings, tensors, lists and dicts of them.
+    saved: tuple[str, ...] = ()
 
-    def fit_start(self, trainer: Any) -> None: """Before the first epoch; `trainer.resumed` says whether the run goes on."""
-    def epoch_start(self, trainer: Any) -> None: """Before the first batch of an epoch."""
-    def batch_start(self, trainer: Any) -> None: """When a batch is on the device."""
-    def loss_ready(self, trainer: Any) -> None: """After the forward pass; a new `trainer.loss` is what the gradients are of."""
-    def grads_ready(self, trainer: Any) -> None: """Before the optimizer steps: gradients averaged and unscaled, not yet clipped."""
-    def step_end(self, trainer: Any) -> None: """After the optimizer stepped, before a schedule does."""
-    def state_ready(self, trainer: Any) -> None: """Between steps and after `epoch_end`: the state is whole and may be saved."""
-    def epoch_end(self, trainer: Any) -> None: """After validation; the epoch's row is in the history."""
-    def fit_end(self, trainer: Any) -> None: """At the end, also when the run was stopped."""
+    def fit_start(self, trainer: Any) -> None:
+        """Before the first epoch; `trainer.resumed` says whether a run continues."""
 
-    def forget_best(self) -> None: """What was best so far no longer counts: the model has become another one."""
+    def epoch_start(self, trainer: Any) -> None:
+        """Before the first batch of an epoch."""
+
+    def batch_start(self, trainer: Any) -> None:
+        """When a batch is on the device."""
+
+    def loss_ready(self, trainer: Any) -> None:
+        """After the forward pass; the gradients are those of `trainer.loss`."""
+
+    def grads_ready(self, trainer: Any) -> None:
+        """Before the optimizer steps: gradients averaged and unscaled, not yet clipped."""
+
+    def step_end(self, trainer: Any) -> None:
+        """After the optimizer stepped, before a schedule does."""
+
+    def state_ready(self, trainer: Any) -> None:
+        """Between steps and after `epoch_end`: the state is whole and may be saved."""
+
+    def epoch_end(self, trainer: Any) -> None:
+        """After validation; the epoch's row is in the history."""
+
+    def fit_end(self, trainer: Any) -> None:
+        """At the end, also when the run was stopped."""
+
+    def forget_best(self) -> None:
+        """The model has changed (its layers, say): what was best no longer counts."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback: the attributes in `saved`."""
@@ -150,7 +180,7 @@ class Callback:
 
 # %% ../nbs/07_training.ipynb #75785823
 class EarlyStopping(Callback):
-    """Stop when a value has not improved for `patience` epochs, and restore the weights of the best epoch."""
+    """Stop when a value has not improved for `patience` epochs, and restore the best weights."""
 
     saved = ("best", "waited", "weights")
 
@@ -160,10 +190,11 @@ class EarlyStopping(Callback):
         monitor: str = "val_loss",  # a column of the history
         patience: Annotated[int, Ge(0)] = 5,  # epochs without improvement before it stops
         min_delta: float = 0.0,  # an improvement is larger than this
-        restore_best: bool = True,  # give the model the weights of the best epoch at the end
-        mode: Literal["min", "max"] | None = None,  # which value is best; None: by the metric, where it is one of the known
+        restore_best: bool = True,  # give the model the best epoch's weights at the end
+        mode: Literal["min", "max"] | None = None,  # which value is best; None: by its name
     ):
-        self.monitor, self.patience, self.min_delta, self.restore_best = monitor, patience, min_delta, restore_best
+        self.monitor, self.patience = monitor, patience
+        self.min_delta, self.restore_best = min_delta, restore_best
         self.mode, self.sign = mode, 1.0
         self.forget_best()
 
@@ -175,24 +206,28 @@ class EarlyStopping(Callback):
         if not trainer.resumed:
             self.forget_best()
         if self.monitor.startswith("val_") and trainer.val_batches is None:
-            raise ConfigError(f"monitors {self.monitor}, so fit() needs a val_loader.", place="EarlyStopping")
+            raise ConfigError(f"monitors {self.monitor}, so fit() needs a val_loader.",
+                              place="EarlyStopping")
         trainer.check_column(self.monitor, "EarlyStopping.monitor")
-        self.sign = 1.0 if best_mode(self.monitor, self.mode, trainer.history.modes, "EarlyStopping") == "min" else -1.0
+        mode = best_mode(self.monitor, self.mode, trainer.history.modes, "EarlyStopping")
+        self.sign = 1.0 if mode == "min" else -1.0
         trainer.should_stop = trainer.should_stop or 0 < self.waited >= self.patience
 
     def epoch_end(self, trainer: Any) -> None:
         value = self.sign * trainer.history[self.monitor][-1]
         self.waited = 0 if value < self.best - self.min_delta else self.waited + 1
         if self.waited == 0:
-            self.best, self.weights = value, copy_of_weights(trainer.model) if self.restore_best else None
+            self.best = value
+            self.weights = copy_of_weights(trainer.model) if self.restore_best else None
         trainer.should_stop = trainer.should_stop or 0 < self.waited >= self.patience
 
     def fit_end(self, trainer: Any) -> None:
-        if self.weights is not None and not trainer.in_epoch:  # in the middle of an epoch the run is to go on
+        # A run that was stopped in the middle of an epoch is to continue.
+        if self.weights is not None and not trainer.in_epoch:
             trainer.model.load_state_dict(self.weights)
 
 
 def copy_of_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state, copied; not copy.deepcopy, which fails for models under torch's pruning masks."""
+    """The model's state, copied; `copy.deepcopy` fails for models under torch's pruning masks."""
     return {name: value.detach().clone() if isinstance(value, torch.Tensor) else value
             for name, value in model.state_dict().items()}

@@ -1,5 +1,6 @@
 """Builders: every name, fused or not, kernels and scalers, Keras's numbers, states, odd inputs, configs that are wrong."""
 import copy
+import functools
 import io
 import math
 import os
@@ -389,6 +390,71 @@ def test_groups_keep_their_ratios_and_new_groups_join():
     assert [round(group["lr"], 6) for group in optimizer.param_groups] == [round(1 / 3, 6), round(1 / 12, 6), round(10 / 3, 6)]
     with pytest.raises(ConfigError, match="every group one, or none"):
         o.optimizer_builder({"type": "sgd"}, lambda step: 1.0, [{"params": [p], "lr": 2.0}, {"params": [q]}])
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("closure", [True, False])
+def test_every_parameter_has_the_epsilon_of_its_own_count(kind, fused, closure):
+    config = {"type": kind, "epsilon": 0.1, "amsgrad": True, "fused": fused, "gradient_clipping_by_value": 0.5}
+    starts, pulls = [0, 3, 3, 5], [0.4, -0.3, 0.9, 0.2]
+
+    def gradients(weights, step, late):
+        for w, start, pull in zip(weights, starts, pulls):
+            w.grad = torch.full_like(w, pull * (step + 1)) if step >= (start if late else 0) else None
+
+    def walk(optimizer, weights, steps, late=True):
+        for step in steps:
+            if closure:
+                optimizer.step(functools.partial(gradients, weights, step, late))
+            else:
+                gradients(weights, step, late)
+                optimizer.step()
+
+    weights = [nn.Parameter(torch.ones(2)) for _ in starts]
+    optimizer = o.optimizer_builder(config, 0.1, weights)
+    walk(optimizer, weights, range(4))
+    assert len(optimizer.param_groups) == 1 and len(optimizer.param_groups[0]["params"]) == 4
+    resumed_weights = [nn.Parameter(w.detach().clone()) for w in weights]
+    resumed = o.optimizer_builder(config, 0.1, resumed_weights)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    walk(optimizer, weights, range(4, 8))
+    walk(resumed, resumed_weights, range(4, 8))
+    for w, again, start, pull in zip(weights, resumed_weights, starts, pulls):
+        assert torch.equal(w, again)
+        alone = nn.Parameter(torch.ones(2))  # the same rule begun at that moment
+        single = o.optimizer_builder(config, 0.1, [alone])
+        for step in range(start, 8):
+            alone.grad = torch.full_like(alone, pull * (step + 1))
+            single.step()
+        torch.testing.assert_close(w, alone, rtol=1e-6, atol=0)
+
+
+def test_a_state_without_counts_is_taken_and_a_failed_step_leaves_whole_groups():
+    def run(forget):
+        weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+        optimizer = o.optimizer_builder({"type": "adam", "epsilon": 0.1}, 0.1, weights)
+        for step in range(6):
+            for w in weights:
+                w.grad = torch.full_like(w, 1.0 + step)
+            if step == 3 and forget:  # as it was saved by an earlier version
+                state = optimizer.state_dict()
+                for group in state["param_groups"]:
+                    del group["own_counts"]
+                optimizer.load_state_dict(state)
+            optimizer.step()
+        return weights, optimizer
+
+    (weights, optimizer), (others, _) = run(True), run(False)
+    assert all(torch.equal(w, other) for w, other in zip(weights, others))
+    weights[0].grad = torch.ones(2).to_sparse()
+    weights[1].grad = None
+    with pytest.raises(RuntimeError):
+        optimizer.step()
+    assert len(optimizer.state_dict()["param_groups"][0]["params"]) == 2
+    weights[0].grad = weights[1].grad = torch.ones(2)
+    optimizer.step()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2]
 
 
 HOOKED = ["sgd", "rmsprop", "adadelta", "adagrad", "adamax"]

@@ -33,6 +33,24 @@ FRUIT = "size,weight,kind\n1,2.5,pear\n2,,apple\n3,4.5,pear\n4,5.5,apple\n"
 # tabular
 
 
+def test_a_class_called_na_is_asked_about(file):
+    regions = file("a,y\n1,NA\n2,EU\n3,NA\n4,AS\n5,\n")
+    for missing in ("drop", "median", "error"):
+        with pytest.raises(ConfigError, match="'NA', which may be a class or a missing value"):
+            d.tabular(regions, None, "y", missing=missing)
+    a_class = d.tabular(regions, None, "y", missing="drop", holes=["", "?"])
+    assert a_class.classes == ("AS", "EU", "NA") and a_class.targets.tolist() == [2, 1, 2, 0]
+    a_hole = d.tabular(regions, None, "y", missing="drop", holes=["", "?", "NA"])
+    assert a_hole.classes == ("AS", "EU") and a_hole.inputs.flatten().tolist() == [2, 4]
+    numbers = d.tabular(file("a,y\n1,NA\n2,0\n3,1\n"), None, "y", missing="drop")  # cannot be a class
+    assert len(numbers) == 2
+    own = d.tabular(file("a,y\n-,1\n2,0\n4,1\n"), None, "y", missing="median", holes=["-"])
+    assert own.missing == 1
+    for wrong in ("NA", [1], 3):
+        with pytest.raises(ConfigError, match="tabular.holes"):
+            d.tabular(regions, None, "y", holes=wrong)
+
+
 def test_missing_error_names_column_count_and_line(file):
     with pytest.raises(ConfigError, match=r"'weight' \(1, first in line 3\).*median"):
         d.tabular(file(FRUIT), None, "kind")
@@ -459,7 +477,7 @@ def test_tensor_loader_states_that_do_not_fit():
     loader().load_state_dict(older)
     with pytest.raises(ConfigError, match="batches=3, this one has batches=5"):
         loader(batch_size=2).load_state_dict(older)
-    for wrong, word in (({}, "seed, epoch, batch, batches missing"), (None, "no state"), ({**state, "seed": "a"}, "seed"),
+    for wrong, word in (({}, "seed, epoch, batch, batches missing"), (None, "not the state"), ({**state, "seed": "a"}, "seed"),
                         ({**state, "epoch": 1.5}, "epoch"), ({**state, "batch": -1}, "batch")):
         with pytest.raises(ConfigError, match=word):
             loader().load_state_dict(wrong)

@@ -13,9 +13,9 @@ from torch import nn
 
 from nnlearn.core import ConfigError
 from nnlearn.course.explorers import slice_explorer, surface_explorer
+from nnlearn.criteria import CompositeLoss
 from nnlearn.datasets import digits
 from nnlearn.landscapes import pca_directions, snapshot
-from nnlearn.losses import CompositeLoss
 from nnlearn.penalties import l2_penalty
 from nnlearn.slices import landscape, movable_parameters, plot_landscape, random_directions
 from nnlearn.surfaces import SURFACES, Surface, curvatures, descend, plot_surface

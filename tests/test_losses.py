@@ -13,18 +13,9 @@ from torch import nn
 
 from nnlearn.core import ConfigError
 from nnlearn.course.explorers import cross_entropy_explorer, residual_explorer
+from nnlearn.criteria import DEFAULT_LOSS_PARAMS, LOSS_FUNCTIONS, CompositeLoss, FunctionLoss, get_loss_function
 from nnlearn.generative import discriminator_loss, generator_loss, vae_loss
-from nnlearn.losses import (
-    DEFAULT_LOSS_PARAMS,
-    LOSS_FUNCTIONS,
-    CompositeLoss,
-    DIoULoss,
-    FocalLoss,
-    FunctionLoss,
-    GIoULoss,
-    IoULoss,
-    get_loss_function,
-)
+from nnlearn.losses import DIoULoss, FocalLoss, GIoULoss, IoULoss
 from nnlearn.penalties import ParameterPenalty, elastic_net, l1_penalty, l2_penalty
 from nnlearn.probes import gradient_check
 

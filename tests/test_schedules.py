@@ -321,7 +321,7 @@ def test_keras_callback_sets_the_rate_of_every_step():
     ({"type": "warmup", "schedule": {"type": "constnt"}}, ["schedule.schedule.type", "'constant'"]),
     ({"type": "sequence", "stages": [[{"type": "constant", "learning_rate": 1}, 0]]}, ["stages[0][1]", "an integer from 1"]),
     ({"learning_rate": 1e-3}, ["missing", "type"]),
-    ([], ["a dict is needed"]), (None, ["a dict is needed"]),
+    ([], ["expected a dict"]), (None, ["expected a dict"]),
 ])
 def test_wrong_configs_name_place_and_remedy(config, words):
     with pytest.raises(ConfigError) as caught:

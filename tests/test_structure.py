@@ -255,9 +255,9 @@ def test_every_long_job_waits_for_the_short_one():
 
 # Random numbers. What may be used outside of core's own functions, by module and a part of the line, each with its reason.
 DRAWN_OTHERWISE = {
-    ("course.check", "random.seed(0)"): "every case of an exercise starts from the same state, in a process of its own",
-    ("course.check", "np.random.seed(0)"): "as above",
-    ("course.check", "torch.manual_seed(0)"): "as above",
+    ("course.sandbox", "random.seed(0)"): "every case of an exercise starts from the same state, in a process of its own",
+    ("course.sandbox", "np.random.seed(0)"): "as above",
+    ("course.sandbox", "torch.manual_seed(0)"): "as above",
     ("core", "random.seed(seed)"): "seed_everything itself", ("core", "np.random.seed(seed)"): "seed_everything itself",
     ("core", "torch.manual_seed(seed)"): "seed_everything itself",
     ("core", "torch.Generator().manual_seed(seed)"): "generator itself", ("core", "torch.Generator()"): "generator itself",

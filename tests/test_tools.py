@@ -29,6 +29,14 @@ from nnlearn.course import cli as course
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def test_the_package_says_what_it_is():
+    import nnlearn
+    assert nnlearn.__doc__.startswith("A course you can run") and nnlearn.__version__
+    for name, value in (("x", 3), (3, print)):
+        with pytest.raises(ConfigError, match="register optimizer: expected a name and a class or function, got"):
+            nnlearn.OPTIMIZERS[name] = value
+
+
 # core
 
 @given(st.text(max_size=12), st.lists(st.text(max_size=12), max_size=6))

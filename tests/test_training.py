@@ -20,9 +20,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nnlearn.core import ConfigError, seed_everything
+from nnlearn.criteria import CompositeLoss
 from nnlearn.datasets import digits
 from nnlearn.loaders import TensorLoader
-from nnlearn.losses import CompositeLoss, FocalLoss, IoULoss
+from nnlearn.losses import FocalLoss, IoULoss
 from nnlearn.metrics import METRICS, LossTraits, Meter, metric_specs
 from nnlearn.penalties import l2_penalty
 from nnlearn.schedules import CosineDecay, Warmup

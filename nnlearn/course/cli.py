@@ -72,7 +72,7 @@ def _diagnosis(lesson: Lesson) -> str:
 def course_folder(
     start: str | os.PathLike = ".",  # where to begin to look
 ) -> Path:  # the folder that holds nbs/index.ipynb
-    """The checkout of the course: this folder or the nearest one above it; raises `ConfigError` if there is none."""
+    """The checkout of the course: this folder or the nearest one above it; raises `ConfigError` when there is no such folder."""
     here = Path(start).resolve()
     for folder in (here, *here.parents):
         if (folder / "nbs" / "index.ipynb").exists():
@@ -151,7 +151,7 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 60) -> No
 def optimize(
     config: str,  # a YAML file
     output: str = "optimized",  # the folder for all files
-    resume: bool = False,  # go on with the run in that folder
+    resume: bool = False,  # continue the run in that folder
 ) -> int:  # the exit code
     """Run the pipeline of lesson 22 and print its table."""
     from nnlearn.pipeline import ModelOptimizer
@@ -179,7 +179,7 @@ def main(
     whole = commands.add_parser("optimize", help="train, prune, distil, quantize and export a net by a YAML file")
     whole.add_argument("config", help="the file; assets/configs/capstone.yaml is an example")
     whole.add_argument("--output", default="optimized", help="the folder for all files (default: optimized)")
-    whole.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    whole.add_argument("--resume", action="store_true", help="continue the run in that folder")
     known = list(commands.choices)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         near = nearest(arguments[0], known)

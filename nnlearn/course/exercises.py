@@ -966,7 +966,7 @@ def _state_after(losses, model):
     Case("no gradients left behind",
          call=lambda f: _line_task(f, 3, lambda _,
                                    model: [p.grad is None for p in model.parameters()]),
-         why="Measuring is no training: compute under torch.no_grad()."),
+         why="Measuring is not training: compute under torch.no_grad()."),
     Case("the mode afterwards",
          call=lambda f: _line_task(f, 3, lambda _,
                                    model: [m.training for m in model.modules()],

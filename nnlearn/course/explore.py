@@ -70,7 +70,7 @@ def _checked_slider(name: str, given: Any, place: str) -> Slider:
     slider = given if isinstance(given, Slider) else None
     values = slider.values if slider else given
     if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
-        raise ConfigError(f"a list of values or a Slider is needed, not {values!r}; write [{values!r}] for one value.",
+        raise ConfigError(f"expected a list of values or a Slider, got {values!r}; write [{values!r}] for one value.",
                           place=where)
     slider = replace(slider or Slider([]), values=list(values))
     _check_texts(where, label=slider.label, unit=slider.unit)
@@ -83,10 +83,10 @@ def _checked_slider(name: str, given: Any, place: str) -> Slider:
 
 
 def _check_texts(place: str, **texts: Any) -> None:
-    "Refuse a title, a label or a unit that is no text."
+    "Refuse a title, a label or a unit that is not a string."
     for name, text in texts.items():
         if not isinstance(text, str):
-            raise ConfigError(f"{name} is a text, not {text!r:.80}; leave it out for none.", place=place)
+            raise ConfigError(f"expected a string as {name}, got {text!r:.80}; leave it out for none.", place=place)
 
 # %% ../../nbs/library/explore.ipynb #78a6614b
 def _is_number(value: Any) -> bool:
@@ -434,7 +434,7 @@ class _Grid(NamedTuple):
 
 
 def _grid(positions: np.ndarray, log: bool) -> _Grid:
-    "The finest grid over these positions; whole numbers are met exactly."
+    "The finest grid over these positions; integers are met exactly."
     low, high = float(positions.min()), float(positions.max())
     if not log and high - low <= 65535 and np.array_equal(positions, np.rint(positions)):
         return _Grid(low, 1.0)
@@ -477,7 +477,7 @@ class _Kind:
     def __init__(self, name: str, draw: Callable, sliders: Mapping[str, Any], place: str):
         self.name, self.draw, self.place = name, draw, place
         if not callable(draw):
-            raise ConfigError(f"a drawing function is needed, not {draw!r}.", place=place)
+            raise ConfigError(f"expected a drawing function, got {draw!r}.", place=place)
         self.sliders = {key: _checked_slider(key, given, place) for key, given in sliders.items()}
         self.moving = {key: slider for key, slider in self.sliders.items() if len(slider.values) > 1}
         self.still = b""  # the start frame, once drawn
@@ -552,7 +552,7 @@ def _chance(kind: _Kind) -> ConfigError:
     "What to say of a function that draws one state in two ways."
     return ConfigError(f"{kind.said(kind.combination(0))} drew two different pictures, one after the other. Its "
                        "picture may depend on its parameters only: seed random numbers inside it, "
-                       "np.random.default_rng(0), and begin anew with what it changes.", place=kind.place)
+                       "np.random.default_rng(0), and start again from what it changes.", place=kind.place)
 
 # %% ../../nbs/library/explore.ipynb #fee84bdc
 class _Packed(NamedTuple):

@@ -178,6 +178,9 @@ def export() -> None:
         text = module.read_text(encoding="utf-8")
         if text != (plain := re.sub(r"^#\|.*\n", "", text, flags=re.M)):
             module.write_text(plain, encoding="utf-8")
+    package = ROOT / "nnlearn/__init__.py"  # nbdev puts the version first, and then the docstring is none
+    text = package.read_text(encoding="utf-8")
+    package.write_text(re.sub(r'^(__version__ = .*\n)(""".*"""\n)', r"\2\n\1", text), encoding="utf-8")
 
 
 def rewrite(path: Path) -> None:
