@@ -6,10 +6,9 @@
 __all__ = ['ModelOptimizer']
 
 # %% ../nbs/22_pipeline.ipynb #8a8b93bc
-import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,32 +17,32 @@ from torch import nn
 
 from .batches import batches_in, split_batch
 from .builders import get_warmup_scheduler
-from .training import Callback
-from .config import (Config, Model, Pruning, load_config, make_model, make_optimizer,
-                            read_config)
-from .config import Quantization as Quantization
+from .config import Config as Config
+from .config import Model as Model
+from .config import load_config, make_optimizer, read_config
+from .config import make_model as make_model
 from .core import ConfigError, checked, seed_everything
-from .loaders import TensorLoader
-from .datasets import DATASETS, Split
 from .distillation import DistillationLoss, distill
 from .export import export_onnx, fold_batch_norm
-from .runtimes import OnnxModel
-from .measure import compare
-from .models import MODELS as MODELS
 from .layers import prune_structured
-from .pruning import ConstantSparsity, PolynomialSparsity, Pruner, prune_magnitude
-from .programs import load_quantized
+from .loaders import TensorLoader
+from .models import MODELS as MODELS
+from .pruning import ConstantSparsity, Pruner, prune_magnitude
 from .quantization import prepare_qat, quantize_model
 from .report import Report
 from .report import pareto_front as pareto_front
-from .runs import RunFolder, Stage, load_net, save_net
+from .runs import RunFolder, load_net
+from .runs import save_net as save_net
+from .runtimes import OnnxModel
 from .schedules import CosineDecay
+from .stages import first_rows, run_stages, sparsity_schedule
+from .training import Callback
 from .trainer import Trainer
 
 # %% ../nbs/22_pipeline.ipynb #924009af
 @checked
 class ModelOptimizer:
-    """Trains, prunes, distils, quantizes and exports by a config; a step works alone, too."""
+    """Trains, prunes, distils, quantizes and exports by a config; each step works alone."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class ModelOptimizer:
         else:
             if not section.during_training:
                 prune_magnitude(model, section.target_sparsity)
-            callbacks = [Pruner(_sparsity_schedule(section, train_loader))]
+            callbacks = [Pruner(sparsity_schedule(section, train_loader))]
         if not section.epochs:
             return model.eval()
         return self._fit(
@@ -115,7 +114,7 @@ class ModelOptimizer:
     ) -> Any:  # callable like the model, with its file in `path`
         """The model in integers or half precision, by `training.quantization`."""
         section = self._section("quantization")
-        rows = _calibration(representative_dataset, section.calibration_rows)
+        rows = first_rows(representative_dataset, section.calibration_rows)
         if section.type == "during_training":
             if train_loader is None:
                 raise ConfigError(
@@ -142,13 +141,8 @@ class ModelOptimizer:
         resume: bool = False,  # continue the run in that folder
     ) -> Report:
         """All steps of the config, on one thread, then report.csv and report.html."""
-        folder = RunFolder(output, resume, print if self.verbose else _quietly)
-        with _one_thread():
-            data = _data(self.config)
-            make = _Maker(self, folder, data)
-            nets = _make_nets(self, make)
-            files = _make_files(self, make, list(nets.values()))
-            return _report(self, data, nets, files, folder)
+        say = print if self.verbose else (lambda line: None)
+        return run_stages(self, RunFolder(output, resume, say))
 
     def _section(self, name: str) -> Any:
         section = getattr(self.config.training, name)
@@ -187,218 +181,3 @@ class ModelOptimizer:
             return optimizer, None
         return optimizer, get_warmup_scheduler(
             training.lr_schedule, optimizer, batches, epochs)
-
-# %% ../nbs/22_pipeline.ipynb #cd1c37a3
-def _sparsity_schedule(section: Pruning, loader: Any) -> Callable[[int], float]:
-    "Constant from the start, or rising to the target before the last step."
-    if not section.during_training:
-        return ConstantSparsity(section.target_sparsity)
-    steps = (batches_in(loader) or 0) * section.epochs
-    if section.schedule == "constant":
-        return ConstantSparsity(section.target_sparsity, section.start_step)
-    end = section.end_step or max(3 * steps // 4, section.start_step + 1)
-    if end > steps:
-        raise ConfigError(
-            f"the fine-tuning has {steps} steps and would end before step {end}, "
-            "where the target is reached: lower it, or train for more epochs.",
-            place="training.pruning.end_step")
-    return PolynomialSparsity(
-        0.0, section.target_sparsity, section.start_step, end, frequency=section.frequency)
-
-
-def _calibration(data: Any, rows: int) -> torch.Tensor:
-    "The first rows of a tensor, or of an iterable of inputs or batches."
-    if isinstance(data, torch.Tensor):
-        return data[:rows]
-    found: list[torch.Tensor] = []
-    for batch in data:
-        tensor = isinstance(batch, torch.Tensor)
-        found.append(batch if tensor else split_batch(batch, "representative_dataset")[0])
-        if sum(map(len, found)) >= rows:
-            break
-    if not found:
-        raise ConfigError(
-            "is empty; expected about 500 typical inputs.", place="representative_dataset")
-    return torch.cat(found)[:rows]
-
-
-def _quietly(line: str) -> None:
-    "What to do with a line of news when nobody wants to hear it."
-
-# %% ../nbs/22_pipeline.ipynb #66fe30ea
-def _make_nets(o: ModelOptimizer, make: "_Maker") -> dict[str, Stage]:
-    "The stages that are torch nets: trained, pruned, taught."
-    training, lesson, section, loader = (
-        o.config.training, o.config.training.distillation, o.config.model, make.loader)
-    original = last = make.net(
-        "original",
-        [training.epochs, training.lr_schedule], [],
-        lambda: o.train(make_model(section), loader), section)
-    nets = {"original": original}
-    if training.pruning and training.pruning.enabled:
-        nets["pruned"] = last = make.net(
-            "pruned",
-            [training.pruning], [original],
-            lambda: o.apply_pruning(load_net(original.path), loader, make.example), section)
-    if lesson and lesson.enabled:
-        other, before = lesson.student, last
-        nets["distilled"] = make.net(
-            "distilled",
-            [lesson, training.pruning],
-            [original, before],
-            lambda: o.apply_distillation(
-                make_model(other) if other else load_net(before.path),
-                load_net(original.path), loader),
-            other or section,
-        )
-    return nets
-
-# %% ../nbs/22_pipeline.ipynb #22c0a012
-def _make_files(
-    o: ModelOptimizer, make: "_Maker", nets: Sequence[Stage]) -> dict[str, Stage]:
-    "For a runtime: the first and the last net as ONNX, and the last in fewer bits."
-    files, last, quantization = {}, nets[-1], o.config.training.quantization
-    if o.config.export.enabled:
-        for net in dict.fromkeys((nets[0], last)):
-            files[f"{net.name}, ONNX"] = make.exported(f"{net.name}, ONNX", net)
-    if quantization and quantization.enabled:
-        files[quantization.format] = make.file(
-            quantization.format,
-            _ending(quantization),
-            [quantization],
-            [last],
-            lambda path: o.apply_quantization(
-                load_net(last.path), make.data.train_x, make.loader, path))
-    return files
-
-
-def _ending(section: Quantization) -> str:
-    "Only integers made after training run under ONNX Runtime; all else is torch's."
-    in_onnx = (
-        section.backend == "onnxruntime" and section.type == "post_training"
-        and section.format == "int8")
-    return ".onnx" if in_onnx else ".pt2"
-
-# %% ../nbs/22_pipeline.ipynb #5d739c2d
-class _Maker:
-    "Makes the stages of a run, each from its own seed, whichever were made before."
-
-    def __init__(self, o: ModelOptimizer, folder: RunFolder, data: Split):
-        config = o.config
-        self.o, self.folder, self.data = o, folder, data
-        self.loader = TensorLoader(
-            data.train_x, data.train_y, batch_size=config.data.batch_size, shuffle=True,
-            seed=config.seed)
-        self.example = data.train_x[: config.data.batch_size]
-        self.common = [
-            config.seed, config.data, config.model,
-            config.training.optimizer]  # what every stage is made from
-
-    def file(
-        self, name: str, ending: str, made_from: list[Any], after: Sequence[Stage],
-        make: Callable[[Path], Any]) -> Stage:
-        """A stage whose function writes the file."""
-
-        def fresh(path: Path) -> None:
-            seed_everything(self.o.config.seed)
-            self.loader.restart()  # every stage sees the batches in the same order
-            make(path)
-
-        return self.folder.stage(
-            name, name.replace(", ", "-").lower() + ending, [self.common, *made_from],
-            after, fresh)
-
-    def net(
-        self, name: str, made_from: list[Any], after: Sequence[Stage],
-        make: Callable[[], nn.Module], section: Model) -> Stage:
-        """A stage whose function gives a net."""
-        return self.file(
-            name, ".pt", made_from, after, lambda path: save_net(make(), section, path))
-
-    def exported(self, name: str, net: Stage) -> Stage:
-        """A net as an ONNX file."""
-        return self.file(
-            name, ".onnx", [self.o.config.export], [net],
-            lambda path: self.o.export(load_net(net.path), self.example[:2], path))
-
-# %% ../nbs/22_pipeline.ipynb #eb9d1783
-def _report(
-    o: ModelOptimizer, data: Split, nets: Mapping[str, Stage], files: Mapping[str, Stage],
-    folder: RunFolder) -> Report:
-    "Measure every variant."
-    quantization = o.config.training.quantization
-    hidden = (
-        {quantization.format} if quantization and not quantization.measure_performance
-        else set())
-    variants: dict[str, Any] = {name: load_net(stage.path) for name, stage in nets.items()}
-    for name, stage in files.items():
-        if name not in hidden:
-            variants[name] = (
-                OnnxModel(stage.path) if stage.path.suffix == ".onnx"
-                else load_quantized(stage.path))
-    folder.say("measuring ...")
-    comparison = compare(
-        variants, lambda fn: _accuracy(fn, data), data.test_x[:32], runs=100)
-    stages = {**nets, **files}
-    baseline = "original, ONNX" if "original, ONNX" in variants else None
-    report = Report(
-        comparison, {name: stages[name].path.name for name in variants}, baseline)
-    report.to_csv(folder.folder / "report.csv")
-    report.to_html(folder.folder / "report.html")
-    return report
-
-# %% ../nbs/22_pipeline.ipynb #c198a0a9
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    "Small nets train as fast on one thread, and nothing depends on how many there are."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@torch.no_grad()
-def _accuracy(fn: Callable, data: Split) -> float:
-    "The share of the test images that are classified correctly."
-    right = sum(
-        int((fn(x).argmax(1) == y).sum())
-        for x, y in zip(data.test_x.split(250), data.test_y.split(250), strict=True))
-    return right / len(data.test_y)
-
-
-def _data(config: Config) -> Split:
-    "The data of a config, after a look whether the nets can take them."
-    data = DATASETS[config.data.name](split_seed=config.data.split_seed)
-    rows = config.data.train_rows
-    data = (
-        data if rows is None
-        else Split(data.train_x[:rows], data.train_y[:rows], data.test_x, data.test_y))
-    classes = int(data.train_y.max()) + 1
-    lesson = config.training.distillation
-    for place, section in [
-        ("model", config.model),
-        ("training.distillation.student", lesson and lesson.enabled and lesson.student)]:
-        if section:
-            _check_fits(
-                make_model(section, place).eval(), data.train_x[:2], classes, place,
-                config.data.name)
-    return data
-
-
-@torch.no_grad()
-def _check_fits(
-    net: nn.Module, x: torch.Tensor, classes: int, place: str, name: str) -> None:
-    try:
-        outputs = net(x)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"does not take inputs of the shape {tuple(x.shape[1:])}, as {name} has them "
-                f"({str(error).splitlines()[0]}).",
-            place=place) from error
-    if outputs.ndim != 2 or outputs.shape[1] < classes:
-        raise ConfigError(
-            f"gives outputs of the shape {tuple(outputs.shape[1:])}, and {name} has "
-                f"{classes} classes.",
-            place=place)

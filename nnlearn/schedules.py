@@ -24,13 +24,15 @@ from .core import ConfigError, Registry, check_keys, checked, checked_rules, opt
 
 # %% ../nbs/09_schedules.ipynb #e9bba86d
 def _as_steps(step: Any) -> np.ndarray:
-    """Steps as a float64 array; raises `ConfigError` unless they are integers of at least 0."""
+    """Steps as a float64 array; `ConfigError` unless they are integers of at least 0."""
+    message = f"expected an integer or an array of integers, got {step!r}"
     try:
         steps = np.asarray(step)
     except ValueError as error:
-        raise ConfigError(f"expected an integer or an array of integers, got {step!r} ({error}).", place="step") from error
-    if steps.dtype.kind not in "iuf" or not np.isfinite(steps).all() or (steps != np.floor(steps)).any():
-        raise ConfigError(f"expected an integer or an array of integers, got {step!r}.", place="step")
+        raise ConfigError(f"{message} ({error}).", place="step") from error
+    numbers = steps.dtype.kind in "iuf" and np.isfinite(steps).all()
+    if not numbers or (steps != np.floor(steps)).any():
+        raise ConfigError(f"{message}.", place="step")
     if (steps < 0).any():
         raise ConfigError(f"steps start at 0, got {steps.min()}.", place="step")
     return steps.astype(np.float64)
@@ -41,52 +43,29 @@ Share = Annotated[float, Ge(0), Le(1)]
 Steps = Annotated[int, Ge(1), Le(2**53)]
 StepsOrZero = Annotated[int, Ge(0), Le(2**53)]
 
-# %% ../nbs/09_schedules.ipynb #9608fbd5
-def _check_number(value: Any, rule: tuple[type, float, float], place: str) -> None:
-    "Raise `ConfigError` unless `value` is a number of the rule's kind within its range."
-    kind, low, high = rule
-    if isinstance(value, str):
-        raise ConfigError(f"a number is needed, not the text {value!r} (in YAML, 1e-6 is a text and 1.0e-6 a number).",
-                          place=place)
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole or (kind is float and isinstance(value, (float, np.floating)) and math.isfinite(value))):
-        raise ConfigError(f"a {'whole ' if kind is int else ''}number is needed, not {value!r}.", place=place)
-    if not low <= value <= high:
-        span = f"at least {low:g}" if high in (math.inf, 2**53) else f"from {low:g} to {high:g}"
-        raise ConfigError(f"must be {span}, not {value!r}.", place=place)
-
-
-def _check_sequence(values: Any, rule: tuple[type, float, float], place: str, rising: bool) -> tuple:
-    "The values as a tuple, each checked; with `rising`, each larger than the one before."
-    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) == 0:
-        raise ConfigError(f"a list of numbers is needed, not {values!r}.", place=place)
-    for i, value in enumerate(values):
-        _check_number(value, rule, f"{place}[{i}]")
-    if rising and any(b <= a for a, b in zip(values, values[1:], strict=False)):
-        raise ConfigError(f"must rise from each entry to the next, not {list(values)!r}.", place=place)
-    return tuple(v.item() if isinstance(v, np.generic) else v for v in values)
-
 # %% ../nbs/09_schedules.ipynb #ae53974a
 class Schedule:
-    """A learning rate as a pure function of the optimizer step (an int or an array of ints; floats out)."""
+    """A learning rate as a pure function of the step, an int or an array of ints."""
 
     interval = "step"
 
     def formula(self, step: Any, xp: Any) -> Any:
         """The rate at float steps (an array of `xp`: NumPy or `keras.ops`)."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method formula(self, step, xp).")
+        raise NotImplementedError(f"{type(self).__name__} needs formula(self, step, xp).")
 
     def __call__(self, step: Any) -> Any:
         steps = _as_steps(step)
         with np.errstate(all="ignore"):
             rates = np.asarray(self.formula(np.atleast_1d(steps), np), np.float64)
         rates = np.broadcast_to(rates, np.atleast_1d(steps).shape)
-        if not (rates >= 0).all():
-            raise ConfigError(f"the formula returned {rates[~(rates >= 0)][0]}; expected a rate of at least 0.", place=_name(self))
+        wrong = rates[~(rates >= 0)]
+        if len(wrong):
+            raise ConfigError(f"the formula returned {wrong[0]}; expected a rate of at least "
+                              "0.", place=_name(self))
         return float(rates[0]) if steps.ndim == 0 else rates.copy()
 
     def torch(self, optimizer: torch.optim.Optimizer) -> "ScheduleLR":
-        """A torch scheduler for this optimizer; call its `step()` after every `optimizer.step()`."""
+        """A torch scheduler for it; call its `step()` after every `optimizer.step()`."""
         return ScheduleLR(optimizer, self)
 
     def keras(self) -> Any:
@@ -100,7 +79,8 @@ class Schedule:
 # %% ../nbs/09_schedules.ipynb #e2987a55
 def _name(schedule: Schedule) -> str:
     "The name a schedule is registered under, for messages and configs."
-    return next((name for name, entry in SCHEDULES.items() if entry is type(schedule)), type(schedule).__name__)
+    kind = type(schedule)
+    return next((name for name, entry in SCHEDULES.items() if entry is kind), kind.__name__)
 
 
 def _horizon(schedule: Schedule) -> int:
@@ -115,7 +95,8 @@ def _horizon(schedule: Schedule) -> int:
             total += 1.3 * value[-1]
         elif field.name == "stages":
             total += sum(steps for _, steps in value)
-        elif isinstance(value, int) and (field.name not in rules or rules[field.name].origin is int):
+        elif isinstance(value, int) and (
+                field.name not in rules or rules[field.name].origin is int):
             total += value * (4 if field.name == "step_size" else 1)
     return math.ceil(1.15 * total) or 1000
 
@@ -163,13 +144,14 @@ def _ascending(steps: Listed[int], place: str) -> tuple[int, ...]:
 @checked
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    """Multiply by `gamma` at each of the rising `milestones` (steps); torch's `MultiStepLR`."""
+    """Multiply by `gamma` at each of the ascending `milestones`; torch's `MultiStepLR`."""
     learning_rate: Rate
     milestones: Annotated[Listed[Steps], Len(1)]
     gamma: Share = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", _ascending(self.milestones, "MultiStep.milestones"))
+        milestones = _ascending(self.milestones, "MultiStep.milestones")
+        object.__setattr__(self, "milestones", milestones)
 
     def formula(self, step: Any, xp: Any) -> Any:
         passed = sum(xp.where(step >= milestone, 1.0, 0.0) for milestone in self.milestones)
@@ -179,16 +161,18 @@ class MultiStep(Schedule):
 @checked
 @dataclass(frozen=True)
 class PiecewiseConstant(Schedule):
-    """`values[i]` up to and including step `boundaries[i]`, then the next; Keras's `PiecewiseConstantDecay`."""
+    """`values[i]` up to and including step `boundaries[i]`, then the next; as in Keras."""
     boundaries: Annotated[Listed[Steps], Len(1)]
     values: Listed[Rate]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "boundaries", _ascending(self.boundaries, "PiecewiseConstant.boundaries"))
+        boundaries = _ascending(self.boundaries, "PiecewiseConstant.boundaries")
+        object.__setattr__(self, "boundaries", boundaries)
         object.__setattr__(self, "values", tuple(self.values))
-        if len(self.values) != len(self.boundaries) + 1:
-            raise ConfigError(f"expected {len(self.boundaries) + 1} values for {len(self.boundaries)} boundaries, "
-                              f"got {len(self.values)}.", place="PiecewiseConstant.values")
+        count, steps = len(self.values), len(boundaries)
+        if count != steps + 1:
+            raise ConfigError(f"expected {steps + 1} values for {steps} boundaries, got "
+                              f"{count}.", place="PiecewiseConstant.values")
 
     def formula(self, step: Any, xp: Any) -> Any:
         rate = 0.0 * step + self.values[0]
@@ -200,7 +184,10 @@ class PiecewiseConstant(Schedule):
 @checked
 @dataclass(frozen=True)
 class ExponentialDecay(Schedule):
-    """`learning_rate * decay_rate ** (step / decay_steps)`; `staircase` rounds the exponent down. Keras's form."""
+    """`learning_rate * decay_rate ** (step / decay_steps)`, as in Keras.
+
+    With `staircase` the exponent is rounded down.
+    """
     learning_rate: Rate
     decay_steps: Steps
     decay_rate: Share
@@ -208,7 +195,8 @@ class ExponentialDecay(Schedule):
 
     def formula(self, step: Any, xp: Any) -> Any:
         exponent = step / self.decay_steps
-        return self.learning_rate * xp.power(self.decay_rate, xp.floor(exponent) if self.staircase else exponent)
+        exponent = xp.floor(exponent) if self.staircase else exponent
+        return self.learning_rate * xp.power(self.decay_rate, exponent)
 
 
 @checked
@@ -228,7 +216,7 @@ class PolynomialDecay(Schedule):
 @checked
 @dataclass(frozen=True)
 class CosineDecay(Schedule):
-    """Half a cosine from `learning_rate` down to `alpha * learning_rate` (Loshchilov and Hutter, SGDR, 2017)."""
+    """Half a cosine from `learning_rate` down to `alpha * learning_rate` (SGDR, 2017)."""
     learning_rate: Rate
     decay_steps: Steps
     alpha: Share = 1e-4
@@ -297,9 +285,12 @@ class WarmupStableDecay(Schedule):
     end: Rate = 0.0
 
     def formula(self, step: Any, xp: Any) -> Any:
-        fallen = xp.clip((step - self.warmup_steps - self.stable_steps) / self.decay_steps, 0.0, 1.0)
+        fallen = xp.clip((step - self.warmup_steps - self.stable_steps) / self.decay_steps,
+                         0.0, 1.0)
         later = self.learning_rate * (1.0 - fallen) + self.end * fallen
-        return xp.where(step < self.warmup_steps, self.learning_rate * (step + 1.0) / max(self.warmup_steps, 1), later)
+        return xp.where(step < self.warmup_steps,
+                        self.learning_rate * (step + 1.0) / max(self.warmup_steps, 1),
+                        later)
 
 
 @checked
@@ -311,13 +302,14 @@ class InverseSqrt(Schedule):
 
     def formula(self, step: Any, xp: Any) -> Any:
         warmup = max(self.warmup_steps, 1)
-        return self.learning_rate * xp.minimum((step + 1.0) / warmup, xp.sqrt(warmup / (step + 1.0)))
+        return self.learning_rate * xp.minimum(
+            (step + 1.0) / warmup, xp.sqrt(warmup / (step + 1.0)))
 
 # %% ../nbs/09_schedules.ipynb #4eb0ddbd
 @checked
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """A linear rise from `warmup_start_lr` to the start of `schedule`, which then runs from its step 0."""
+    """A linear rise from `warmup_start_lr` to the start of `schedule`, then `schedule`."""
     schedule: Schedule
     warmup_steps: StepsOrZero = 0
     warmup_start_lr: Rate = 1e-8
@@ -326,18 +318,20 @@ class Warmup(Schedule):
         after = self.schedule.formula(xp.maximum(step - self.warmup_steps, 0.0), xp)
         if self.warmup_steps == 0:
             return after
-        rise = (self.schedule(0) - self.warmup_start_lr) * xp.minimum(step / self.warmup_steps, 1.0)
+        rise = (self.schedule(0) - self.warmup_start_lr) * xp.minimum(
+            step / self.warmup_steps, 1.0)
         return xp.where(step < self.warmup_steps, self.warmup_start_lr + rise, after)
 
 # %% ../nbs/09_schedules.ipynb #38dbaaf2
 @checked
 @dataclass(frozen=True)
 class Sequence(Schedule):
-    """Schedules one after another, each for its number of steps; the last one then keeps its final rate."""
+    """Schedules one after another, each for its number of steps; the last rate stays."""
     stages: Annotated[Listed[tuple[Schedule, Steps]], Len(1)]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple((schedule, steps) for schedule, steps in self.stages))
+        stages = tuple((schedule, steps) for schedule, steps in self.stages)
+        object.__setattr__(self, "stages", stages)
 
     def formula(self, step: Any, xp: Any) -> Any:
         rate, begin = 0.0 * step, 0
@@ -358,47 +352,54 @@ class Floor(Schedule):
         return xp.maximum(self.schedule.formula(step, xp), self.minimum)
 
 
-SCHEDULES = Registry("schedule", {
-    "constant": Constant, "step_decay": StepDecay, "multi_step": MultiStep, "exponential_decay": ExponentialDecay,
-    "piecewise_constant": PiecewiseConstant, "cosine_decay": CosineDecay, "cosine_decay_restarts": CosineDecayRestarts,
-    "polynomial_decay": PolynomialDecay, "one_cycle": OneCycle, "warmup_stable_decay": WarmupStableDecay,
-    "inverse_sqrt": InverseSqrt, "warmup": Warmup, "sequence": Sequence, "floor": Floor})
+SCHEDULES = Registry(
+    "schedule", {
+        "constant": Constant, "step_decay": StepDecay, "multi_step": MultiStep,
+        "exponential_decay": ExponentialDecay, "piecewise_constant": PiecewiseConstant,
+        "cosine_decay": CosineDecay, "cosine_decay_restarts": CosineDecayRestarts,
+        "polynomial_decay": PolynomialDecay, "one_cycle": OneCycle,
+        "warmup_stable_decay": WarmupStableDecay, "inverse_sqrt": InverseSqrt,
+        "warmup": Warmup, "sequence": Sequence, "floor": Floor
+    })
 
 # %% ../nbs/09_schedules.ipynb #01ac7f35
 class ScheduleLR(LRScheduler):
-    """A torch scheduler that follows a `Schedule`: one `step()` after each `optimizer.step()`, exact under `state_dict`."""
+    """A torch scheduler that follows a `Schedule`; its `state_dict` resumes it exactly."""
 
     interval = "step"
 
     @checked
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,  # its groups keep the ratios of their rates to the first group's
-        schedule: Schedule,  # gives the first group's rate
-        last_epoch: Annotated[int, Ge(-1)] = -1,  # the last step done, as in torch's schedulers
+        optimizer: torch.optim.Optimizer,  # groups keep their ratios to the first one
+        schedule: Schedule,  # the rate of the first group
+        last_epoch: Annotated[int, Ge(-1)] = -1,  # the last step done, as in torch
     ):
-        rates = [float(group["lr"]) for group in optimizer.param_groups]  # an `initial_lr` may be an earlier schedule's
+        groups = optimizer.param_groups  # their `initial_lr` may be an earlier schedule's
+        rates = [float(group["lr"]) for group in groups]
         if last_epoch >= 0 or not any(rates):
-            rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+            rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
         if rates[0] == 0 and any(rates):
-            raise ConfigError("the first parameter group has rate 0, so the others have no ratio to it; give the first "
-                              "group a rate above 0.", place="optimizer")
-        self.schedule, self.ratios = schedule, [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+            raise ConfigError("the first parameter group has rate 0, so the others have no "
+                              "ratio to it; give it a rate above 0.", place="optimizer")
+        self.schedule = schedule
+        self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        """The rate of every group at the current step; a group added later keeps its ratio to the rate it met."""
+        """The rates at this step; a group added later keeps its ratio to the rate then."""
         for group in self.optimizer.param_groups[len(self.ratios):]:
             met = self.schedule(max(self.last_epoch - 1, 0))
             self.ratios.append(float(group["lr"]) / met if met else 1.0)
         return [self.schedule(self.last_epoch) * ratio for ratio in self.ratios]
 
     def state_dict(self) -> dict[str, Any]:
-        """The step, the ratios and the schedule's config: plain values, loadable with `weights_only=True`."""
-        return {"last_epoch": self.last_epoch, "ratios": list(self.ratios), "schedule": to_config(self.schedule)}
+        """The step, the ratios and the schedule's config, as plain values."""
+        return {"last_epoch": self.last_epoch, "ratios": list(self.ratios),
+                "schedule": to_config(self.schedule)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the saved step and set the optimizer's rates; the state of another schedule is refused."""
+        """Continue at the saved step; another schedule's state raises `ConfigError`."""
         _check_state(state_dict, self.schedule, len(self.optimizer.param_groups))
         self.last_epoch, self.ratios = state_dict["last_epoch"], list(state_dict["ratios"])
         self._step_count = self.last_epoch + 1
@@ -416,36 +417,42 @@ def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
 
 
 def _check_state(state: Mapping[str, Any], schedule: Schedule, groups: int) -> None:
-    "Raise `ConfigError` unless the state is one of this schedule, for as many parameter groups."
-    check_keys(state, ["last_epoch", "ratios", "schedule"], ["last_epoch", "ratios", "schedule"], "scheduler state")
+    "Raise `ConfigError` unless this is a state of the schedule, for as many groups."
+    keys = ["last_epoch", "ratios", "schedule"]
+    check_keys(state, keys, keys, "scheduler state")
     if state["schedule"] != to_config(schedule):
-        raise ConfigError(f"this state belongs to {state['schedule']}, not to {to_config(schedule)}. To change the "
-                          "schedule in mid-run, make a new one and do not load this state.", place="scheduler")
+        raise ConfigError(f"this state belongs to {state['schedule']}, not to "
+                          f"{to_config(schedule)}. To change the schedule in mid-run, make a "
+                          "new one and do not load this state.", place="scheduler")
     if len(state["ratios"]) != groups:
-        raise ConfigError(f"this state has {len(state['ratios'])} parameter groups, the optimizer has {groups}; add the "
-                          "groups before loading.", place="scheduler")
+        saved = len(state["ratios"])
+        raise ConfigError(f"this state has {saved} parameter groups, the optimizer has "
+                          f"{groups}; add the groups before loading.", place="scheduler")
 
 # %% ../nbs/09_schedules.ipynb #f05ed5ce
 @checked
 def to_config(
     schedule: Schedule,  # any registered schedule
-) -> dict[str, Any]:  # `{"type": name, parameter: value, ...}`; schedules inside are dicts too
+) -> dict[str, Any]:  # {"type": name, parameter: value, ...}, nested where schedules are
     """A schedule as plain values; `from_config` makes the same schedule of them."""
-    if SCHEDULES.get(_name(schedule)) is not type(schedule):
-        raise ConfigError(f"{type(schedule).__name__} has no name yet: register it, SCHEDULES['my_name'] = "
-                          f"{type(schedule).__name__}.", place="schedule")
-    values = {field.name: getattr(schedule, field.name) for field in fields(schedule)}  # type: ignore[arg-type]
-    return {"type": _name(schedule), **{key: _plain_value(value) for key, value in values.items()}}
+    kind, name = type(schedule), _name(schedule)
+    if SCHEDULES.get(name) is not kind:
+        raise ConfigError(f"{kind.__name__} has no name yet: register it, "
+                          f"SCHEDULES['my_name'] = {kind.__name__}.", place="schedule")
+    names = [field.name for field in fields(schedule)]  # type: ignore[arg-type]
+    return {"type": name, **{key: _plain_value(getattr(schedule, key)) for key in names}}
 
 
 @checked
 def from_config(
-    config: Mapping[str, Any],  # as `to_config` gives it
+    config: Mapping[str, Any],  # of `to_config`; `builders` reads what people write
 ) -> Schedule:
-    """The schedule of a `to_config`; raises `ConfigError` for other dicts (`builders` reads those that people write)."""
+    """The schedule of a `to_config`; any other dict raises `ConfigError`."""
     check_keys(config, None, ["type"], "from_config.config")
-    entry, values = SCHEDULES[config["type"]], {key: value for key, value in config.items() if key != "type"}
-    check_keys(values, [f.name for f in fields(entry)], [f.name for f in fields(entry)], "from_config.config")  # type: ignore
+    entry = SCHEDULES[config["type"]]
+    values = {key: value for key, value in config.items() if key != "type"}
+    names = [field.name for field in fields(entry)]  # type: ignore[arg-type]
+    check_keys(values, names, names, "from_config.config")
     return entry(**{key: _schedules_inside(value) for key, value in values.items()})
 
 
@@ -463,15 +470,18 @@ def _plain_value(value: Any) -> Any:
 # %% ../nbs/09_schedules.ipynb #e4aaafcb
 @functools.cache
 def keras_schedule_class() -> type:
-    """The Keras class behind `.keras()`; call it once before loading a model that was saved with one."""
+    """The Keras class behind `.keras()`; call it once before loading a model with one."""
     keras = optional("keras", "course")  # without TensorFlow, set KERAS_BACKEND=torch first
+    base: Any = keras.optimizers.schedules.LearningRateSchedule
 
     @keras.saving.register_keras_serializable("nnlearn")
-    class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[name-defined]
+    class KerasSchedule(base):
         """A `Schedule` as Keras wants it: computed in float32 by `keras.ops`."""
 
         def __init__(self, schedule: Schedule | dict[str, Any]):
-            self.schedule = schedule if isinstance(schedule, Schedule) else from_config(schedule)
+            if not isinstance(schedule, Schedule):
+                schedule = from_config(schedule)
+            self.schedule: Schedule = schedule
 
         def __call__(self, step: Any) -> Any:
             rate = self.schedule.formula(keras.ops.cast(step, "float32"), keras.ops)

@@ -65,21 +65,23 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "generative": "Losses for generators",
            "surfaces": "Surfaces", "slices": "Slices", "tables": "Tables", "loaders": "Loaders",
            "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "trainer": "The trainer",
+           "files": "Files", "replay": "Replay",
            "builders": "Builders", "report": "Reports",
            "config": "Config", "runs": "Runs", "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
-           "programs": "Programs", "course.explore": "Sliders", "course.explorers": "Explorers",
+           "programs": "Programs", "teachers": "Teachers", "features": "Features", "stages": "Stages",
+           "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.compare": "Comparing answers", "course.sandbox": "Sandbox",
            "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents",
            "course.cli": "Commands"}
 
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
 ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
-slices landscapes optimizers tables loaders data batches metrics explain training checkpoints trainer
+slices landscapes optimizers tables loaders data batches metrics explain training files replay checkpoints trainer
 schedules builders config runs initialization lr_finder regularization clipping precision supervision
-diagnosis runtimes export layers pruning integers integer_layers programs quantization distillation pipeline
-tuning memory distributed keras.training keras.compression course.explore course.explorers
-course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
+diagnosis runtimes export layers pruning integers integer_layers programs quantization teachers features distillation stages pipeline
+tuning memory distributed keras.training keras.compression course.explore course.explorers course.compare
+course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]

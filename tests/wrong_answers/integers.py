@@ -1,32 +1,21 @@
 """Wrong answers to the exercises of lesson 19."""
 import torch
 
+from nnlearn.course.exercises import rounded_copy
 from wrong_answers import wrong
-
-
-def rounded(model, bits, axis=0):
-    import copy
-
-    from nnlearn.integers import affine_params, dequantize, quantize
-    small = copy.deepcopy(model)
-    for layer in small.modules():
-        if isinstance(layer, torch.nn.Linear):
-            params = affine_params(layer.weight, bits, symmetric=True, axis=axis)
-            layer.weight.data = dequantize(quantize(layer.weight, params), params)
-    return small
 
 
 @wrong("integers.fewest_bits", case="luck below", word="got")
 def takes_the_fewest_that_hold(model, score, points):
     least = score(model) - points
-    return min((bits for bits in range(2, 9) if score(rounded(model, bits)) >= least), default=None)
+    return min((bits for bits in range(2, 9) if score(rounded_copy(model, bits, axis=0)) >= least), default=None)
 
 
 @wrong("integers.fewest_bits", case="not even eight", word="got")
 def takes_eight_for_granted(model, score, points):
     least, fewest = score(model) - points, 8
     for bits in range(7, 1, -1):
-        if score(rounded(model, bits)) < least:
+        if score(rounded_copy(model, bits, axis=0)) < least:
             break
         fewest = bits
     return fewest
@@ -36,7 +25,7 @@ def takes_eight_for_granted(model, score, points):
 def one_scale_for_a_layer(model, score, points):
     least, fewest = score(model) - points, None
     for bits in range(8, 1, -1):
-        if score(rounded(model, bits, axis=None)) < least:
+        if score(rounded_copy(model, bits)) < least:
             break
         fewest = bits
     return fewest
@@ -46,7 +35,7 @@ def one_scale_for_a_layer(model, score, points):
 def stops_at_three(model, score, points):
     least, fewest = score(model) - points, None
     for bits in range(8, 2, -1):
-        if score(rounded(model, bits)) < least:
+        if score(rounded_copy(model, bits, axis=0)) < least:
             break
         fewest = bits
     return fewest
@@ -56,7 +45,7 @@ def stops_at_three(model, score, points):
 def allows_less_than_the_points(model, score, points):
     least, fewest = score(model) - points, None
     for bits in range(8, 1, -1):
-        if score(rounded(model, bits)) <= least:
+        if score(rounded_copy(model, bits, axis=0)) <= least:
             break
         fewest = bits
     return fewest
@@ -66,7 +55,7 @@ def allows_less_than_the_points(model, score, points):
 def rounds_what_it_was_given(model, score, points):
     least, fewest = score(model) - points, None
     for bits in range(8, 1, -1):
-        model.load_state_dict(rounded(model, bits).state_dict())
+        model.load_state_dict(rounded_copy(model, bits, axis=0).state_dict())
         if score(model) < least:
             break
         fewest = bits

@@ -3,18 +3,8 @@ import math
 
 import torch
 
+from nnlearn.course.exercises import rounded_copy
 from wrong_answers import wrong
-
-
-def rounded(model, name, bits, axis=None):
-    import copy
-
-    from nnlearn.integers import affine_params, dequantize, quantize
-    small = copy.deepcopy(model)
-    layer = dict(small.named_modules())[name]
-    params = affine_params(layer.weight, bits, symmetric=True, axis=axis)
-    layer.weight.data = dequantize(quantize(layer.weight, params), params)
-    return small
 
 
 def linears(model):
@@ -24,14 +14,14 @@ def linears(model):
 @wrong("quantization.culprit", case="the last one", word="got")
 def takes_the_first_that_loses(model, score, bits):
     whole = score(model)
-    return next((name for name in linears(model) if score(rounded(model, name, bits)) < whole), None)
+    return next((name for name in linears(model) if score(rounded_copy(model, bits, only=name)) < whole), None)
 
 
 @wrong("quantization.culprit", case="two that cost the same", word="got")
 def takes_the_last_of_two(model, score, bits):
     worst, lowest = None, score(model)
     for name in linears(model):
-        now = score(rounded(model, name, bits))
+        now = score(rounded_copy(model, bits, only=name))
         if now <= lowest and now < score(model):
             worst, lowest = name, now
     return worst
@@ -39,14 +29,14 @@ def takes_the_last_of_two(model, score, bits):
 
 @wrong("quantization.culprit", case="nothing is lost", word="got")
 def always_names_one(model, score, bits):
-    return min(linears(model), key=lambda name: score(rounded(model, name, bits)))
+    return min(linears(model), key=lambda name: score(rounded_copy(model, bits, only=name)))
 
 
 @wrong("quantization.culprit", case="one at a time", word="got")
 def rounds_one_after_the_other(model, score, bits):
     worst, largest, now = None, 0, model
     for name in linears(model):
-        following = rounded(now, name, bits)
+        following = rounded_copy(now, bits, only=name)
         loss = score(now) - score(following)
         if loss > largest:
             worst, largest = name, loss
@@ -61,12 +51,12 @@ def rounds_what_it_was_given(model, score, bits):
     for name in linears(model):
         kept = layers[name].weight.data
         layers[name].weight.data = layers[name].weight.data.clone()
-        small = rounded(model, name, bits)
+        small = rounded_copy(model, bits, only=name)
         if score(small) < lowest:
             worst, lowest = name, score(small)
         layers[name].weight.data = kept
     for name in linears(model):
-        layers[name].weight.data = dict(rounded(model, name, bits).named_modules())[name].weight.data
+        layers[name].weight.data = dict(rounded_copy(model, bits, only=name).named_modules())[name].weight.data
     return worst
 
 
@@ -74,7 +64,7 @@ def rounds_what_it_was_given(model, score, bits):
 def gives_each_output_its_own_scale(model, score, bits):
     worst, lowest = None, score(model)
     for name in linears(model):
-        now = score(rounded(model, name, bits, axis=0))
+        now = score(rounded_copy(model, bits, axis=0, only=name))
         if now < lowest:
             worst, lowest = name, now
     return worst

@@ -106,3 +106,71 @@ def divides_by_zero_steps(schedule, warmup_steps, start):
         part = min(step / warmup_steps, 1)
         return start + (schedule(0) - start) * part if part < 1 else schedule(step - warmup_steps)
     return warmed
+
+
+def _warmup_cosine(step, peak, warmup, total, floor, strict=True, late=True, on_top=False, ends=True):
+    """A schedule in which one thing can be wrong."""
+    if step < warmup or (not strict and step <= warmup):
+        return peak * step / warmup
+    progress = (step - warmup) / (total - warmup) if late else step / total
+    height = peak if on_top else peak - floor
+    return floor + height * 0.5 * (1 + math.cos(math.pi * (min(progress, 1) if ends else progress)))
+
+
+@wrong("schedules.warmup_cosine", case="no warmup", word="ZeroDivisionError")
+def divides_by_no_warmup(step, peak, warmup, total, floor=0.0):
+    return _warmup_cosine(step, peak, warmup, total, floor, strict=False)
+
+
+@wrong("schedules.warmup_cosine", case="the first step after the warmup", word="expected 0.1")
+def lets_the_cosine_run_during_the_warmup(step, peak, warmup, total, floor=0.0):
+    return _warmup_cosine(step, peak, warmup, total, floor, late=False)
+
+
+@wrong("schedules.warmup_cosine", case="the peak above a floor", word="got 0.12")
+def puts_the_floor_on_top(step, peak, warmup, total, floor=0.0):
+    return _warmup_cosine(step, peak, warmup, total, floor, on_top=True)
+
+
+@wrong("schedules.warmup_cosine", case="after the end", word="expected 0.02")
+def climbs_again(step, peak, warmup, total, floor=0.0):
+    return _warmup_cosine(step, peak, warmup, total, floor, ends=False)
+
+
+@wrong("schedules.warmup_cosine", case="half way to the floor", word="expected 0.06")
+def cuts_off_at_the_floor(step, peak, warmup, total, floor=0.0):
+    return max(_warmup_cosine(step, peak, warmup, total, 0.0), floor)
+
+
+def _cooled(weights, gradient, rates, once=False):
+    g = gradient(weights) if once else None
+    for rate in rates:
+        weights = weights - rate * (g if once else gradient(weights))
+    return weights
+
+
+@wrong("schedules.cooldown", case="two steps", word="got")
+def stays_at_the_rate(weights, gradient, rate, steps):
+    return _cooled(weights, gradient, [rate] * steps)
+
+
+@wrong("schedules.cooldown", case="one step", word="got")
+def begins_one_step_late(weights, gradient, rate, steps):
+    return _cooled(weights, gradient, [rate * (1 - (step + 1) / steps) for step in range(steps)])
+
+
+@wrong("schedules.cooldown", case="ten steps", word="got")
+def asks_for_the_gradient_once(weights, gradient, rate, steps):
+    return _cooled(weights, gradient, [rate * (1 - step / steps) for step in range(steps)], once=True)
+
+
+@wrong("schedules.cooldown", case="the start is left alone", word="got")
+def changes_the_start(weights, gradient, rate, steps):
+    for step in range(steps):
+        weights -= rate * (1 - step / steps) * gradient(weights)
+    return weights
+
+
+@wrong("schedules.cooldown", case="ten steps", word="got")
+def halves_in_the_second_half(weights, gradient, rate, steps):
+    return _cooled(weights, gradient, [rate if step < steps / 2 else rate / 2 for step in range(steps)])
