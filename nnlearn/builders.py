@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import lr_scheduler
 
+from .clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from .core import (
     ConfigError, Registry, check_keys, check_params, checked, fit_value, nearest, normalize_name, optional,
     reads_as_number)
@@ -250,24 +251,19 @@ CLIPPING_KEYS = {"gradient_clipping_by_value": "clipvalue", "gradient_clipping_b
 @torch.no_grad()
 def _clip(optimizer: torch.optim.Optimizer, key: str, threshold: float) -> None:
     """Clip the gradients of an optimizer in place, as Keras does; scaled ones by a threshold that is scaled too."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if not grads:
+    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not params:
         return
-    if any(g.is_sparse for g in grads):
+    if any(p.grad.is_sparse for p in params):
         raise ConfigError("sparse gradients cannot be clipped; make the embedding with sparse=False.", place=key)
     scale = getattr(optimizer, "grad_scale", None)
-    bound = torch.as_tensor(threshold if scale is None else threshold * scale, device=grads[0].device)
+    bound = torch.as_tensor(threshold if scale is None else threshold * scale, device=params[0].grad.device)
     if key == "gradient_clipping_by_value":
-        for g in grads:
-            limit = bound.to(g)
-            g.clamp_(-limit, limit)
-        return
-    norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)).to(bound.device)
-             for g in grads]
-    if key == "gradient_clipping_by_norm":
-        norms = [torch.linalg.vector_norm(torch.stack(norms))] * len(grads)
-    for g, norm in zip(grads, norms, strict=True):
-        g.mul_((bound / norm).clamp(max=1.0).to(g))
+        clip_by_value(params, bound)
+    elif key == "gradient_clipping_by_norm":
+        clip_by_global_norm(params, bound, eps=0.0)
+    else:
+        clip_by_norm(params, bound, eps=0.0)
 
 # %% ../nbs/library/builders.ipynb #edd741e8
 def _before_step(optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:

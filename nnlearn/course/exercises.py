@@ -1128,6 +1128,117 @@ def _paper_bytes(channels, pixels, classes, share, bits):
     numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:], strict=False)) + pixels * kept[-1] * classes + classes
     return numbers * bits / 8
 
+# %% ../../nbs/library/exercises.ipynb #13e00001
+def _as_gradients(*rows):
+    return [torch.tensor(row, dtype=torch.float64) for row in rows]
+
+
+@exercise("clipping.clip_all", cases=[
+    Case("by hand", args=lambda: (_as_gradients([3.0, 4.0], [0.0, 12.0]), 2.6), why="The norm of both together is 13, so the factor is 0.2."),
+    Case("one is short", args=lambda: (_as_gradients([0.1, 0.0], [30.0]), 3.0),
+         why="One factor for all: the short gradient shrinks as much as the long one."),
+    Case("short enough", args=lambda: (_as_gradients([0.3, 0.4], [0.5]), 5.0), why="Clipping makes nothing longer."),
+    Case("shapes", args=lambda: (_as_gradients([[3.0, -1.0], [2.0, 2.0]], [4.0], [[[1.0]]]), 0.5)),
+    Case("all zeros", args=lambda: (_as_gradients([0.0, 0.0]), 1.0), why="0 divided by 0 is NaN, and there is nothing to shrink."),
+    Case("nothing", args=lambda: ([], 1.0), why="A step without gradients has nothing to clip."),
+    Case("nothing is fetched from the device", call=lambda f: [list(g.shape) for g in f([torch.ones(3, device="meta")], 1.0)],
+         why="On a GPU an `if` on the norm, or `.item()`, waits for everything before it."),
+], hints=["The norm of the norms is the norm of all: torch.stack([g.norm() for g in grads]).norm().",
+          "`(c / total).clamp(max=1.0)` is the factor; multiply every gradient by it."])
+def _clip_all(grads, c):
+    if not grads:
+        return []
+    total = torch.stack([g.norm() for g in grads]).norm()
+    factor = (c / total).clamp(max=1.0)
+    return [g * factor for g in grads]
+
+# %% ../../nbs/library/exercises.ipynb #13e00002
+def _clipped_step(answer, c, parts=3, scale=1.0, left_over=0.0):
+    "The norm that an answer returns, and the weights that it leaves."
+    g = generator(0)
+    model = nn.Linear(2, 1).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+        p.grad = torch.full_like(p, left_over)
+    batches = [(scale * torch.randn(4, 2, generator=g, dtype=torch.float64), torch.randn(4, 1, generator=g, dtype=torch.float64))
+               for _ in range(parts)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    norm = answer(model, optimizer, batches, c)
+    return [norm, *(p.detach() for p in model.parameters())]
+
+
+@exercise("clipping.accumulated_step", timeout=20, cases=[
+    Case("one batch, no need to clip", call=lambda f: _clipped_step(f, 100.0, parts=1), why="An ordinary step of SGD."),
+    Case("three batches", call=lambda f: _clipped_step(f, 100.0), why="The gradient of the step is the mean of the batches', not their sum."),
+    Case("a long gradient", call=lambda f: _clipped_step(f, 0.5, scale=5.0)[1:],
+         why="Only the mean gradient is clipped, once, when it is whole and before the step."),
+    Case("the norm", call=lambda f: _clipped_step(f, 0.5, scale=5.0)[0], why="What is asked for is the norm before clipping."),
+    Case("gradients left over", call=lambda f: _clipped_step(f, 0.5, left_over=2.0), why="backward() adds to what `.grad` holds: begin at zero."),
+], hints=["What is in `.grad` when the function begins, and what when each batch is done?",
+          "zero_grad, then for each batch (loss / number of batches).backward(), then clip, then step."])
+def _accumulated_step(model, optimizer, batches, c):
+    optimizer.zero_grad()
+    for x, y in batches:
+        (nn.functional.mse_loss(model(x), y) / len(batches)).backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c)
+    optimizer.step()
+    return norm
+
+# %% ../../nbs/library/exercises.ipynb #13e00003
+def _nets_that_add(clip, share=1.0, nets=6, steps=200, hidden=24, length=20):
+    "How many of six recurrent nets learn the adding problem when every gradient goes through `clip(weight, gradient, share)`."
+    g = generator(0)
+
+    def rows(count):
+        numbers, half = torch.rand(nets, count, length, generator=g), length // 2
+        places = [torch.randint(low, low + half, (nets, count, 1), generator=g) for low in (0, half)]
+        marks = torch.zeros_like(numbers).scatter_(2, torch.cat(places, 2), 1.0)
+        return torch.stack([numbers, marks], 3), (numbers * marks).sum(2)
+
+    def uniform(*shape):
+        return (2 * torch.rand(nets, *shape, generator=g) - 1) / math.sqrt(shape[0])
+
+    w = [uniform(2, hidden), torch.eye(hidden).repeat(nets, 1, 1), torch.zeros(nets, 1, hidden), uniform(hidden, 1), torch.zeros(nets, 1, 1)]
+    for weight in w:
+        weight.requires_grad_()
+
+    def errors(count):
+        x, y = rows(count)
+        h = torch.zeros(nets, count, hidden)
+        for t in range(length):
+            h = (x[:, :, t] @ w[0] + h @ w[1] + w[2]).relu()
+        return (((h @ w[3] + w[4])[..., 0] - y) ** 2).mean(1)
+
+    optimizer = torch.optim.Adam(w, lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        errors(32).sum().backward()
+        for weight in w:
+            weight.grad = torch.stack([clip(weight.detach()[net], weight.grad[net], share) for net in range(nets)])
+        optimizer.step()
+    with torch.no_grad():
+        return int((errors(300) < 0.05).sum())
+
+
+def _pair(weight, grad, share):
+    return (*_as_gradients(weight, grad), share)
+
+
+@exercise("clipping.relative_clip", timeout=60, cases=[
+    Case("by hand", args=lambda: _pair([0.0, 2.0], [6.0, 8.0], 0.5), why="The weight has the norm 2, so the gradient may have 1, and has 10."),
+    Case("short enough", args=lambda: _pair([3.0, 4.0], [0.3, 0.4], 0.5), why="Clipping makes nothing longer."),
+    Case("a matrix", args=lambda: _pair([[1.0, 2.0], [2.0, 0.0]], [[9.0, 9.0], [0.0, 9.0]], 1.0),
+         why="The norm over all entries, one factor for the tensor."),
+    Case("a bias of zeros", args=lambda: _pair([0.0, 0.0], [3.0, 4.0], 1.0), why="With a limit of 0 it would never move: 0.001 counts."),
+    Case("a small weight", args=lambda: _pair([0.0003, 0.0004], [3.0, 4.0], 1.0), why="Below 0.001, 0.001 counts; it is not added."),
+    Case("no gradient", args=lambda: _pair([1.0, 1.0], [0.0, 0.0], 1.0), why="0 divided by 0 is NaN."),
+    Case("nets learn to add", call=lambda clip: _nets_that_add(clip) >= 4, why="With this limit most of six nets learn to add; without one, hardly any."),
+], hints=["`weight.norm().clamp(min=1e-3)` is the norm that counts.",
+          "`grad * (share * that / grad.norm()).clamp(max=1.0)`"])
+def _relative_clip(weight, grad, share):
+    limit = share * weight.norm().clamp(min=1e-3)
+    return grad * (limit / grad.norm()).clamp(max=1.0)
+
 # %% ../../nbs/library/exercises.ipynb #e5220004
 def _same_key(answer, first, second):
     "Whether two steps, each (name, settings, key before), have the same key."

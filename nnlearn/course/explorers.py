@@ -6,7 +6,7 @@
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'traffic_explorer',
            'sparsity_explorer', 'rounding_explorer', 'clipping_explorer', 'granularity_explorer',
-           'temperature_explorer', 'size_explorer']
+           'gradient_clipping_explorer', 'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -21,6 +21,7 @@ from annotated_types import Ge, MinLen
 from torch import nn
 
 from ..builders import learning_rate_schedule_builder
+from ..clipping import clip_by_global_norm, clip_by_value
 from ..core import checked, count_parameters, generator, shifted_seed
 from .explore import Slider, explore
 from ..data import score_distribution
@@ -398,6 +399,29 @@ def granularity_explorer(
                    y_scale="log", y_range=(0.1, 200), alt="Relative rounding error of the weights of every output, sorted",
                    layer=Slider(list(weights), "layer", start=list(weights)[0]), bits=Slider([2, 3, 4, 6, 8], "bits", start=4),
                    scales=Slider(["one scale", "one for each output"], "scales", start="one for each output"))
+
+# %% ../../nbs/library/explorers.ipynb #13c11901
+def gradient_clipping_explorer() -> Any:
+    """The explorer of clipping: a gradient of two numbers before and after, and the limit that it meets."""
+    corner, turn = np.array([-1.0, 1.0, 1.0, -1.0, -1.0]), np.linspace(0, 2 * math.pi, 61)
+
+    def draw(length: float, angle: float, threshold: float, way: str) -> dict[str, Any]:
+        p = nn.Parameter(torch.zeros(2))
+        p.grad = length * torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+        x, y = p.grad.tolist()
+        (clip_by_value if way == "by value" else clip_by_global_norm)([p], threshold)
+        clipped_x, clipped_y = p.grad.tolist()
+        limit = (corner, np.roll(corner, 1)) if way == "by value" else (np.cos(turn), np.sin(turn))
+        return {"before": ([0.0, x], [0.0, y], "dashed"), "after": ([0.0, clipped_x], [0.0, clipped_y]),
+                "end": ([clipped_x], [clipped_y], "points"), "limit": (threshold * limit[0], threshold * limit[1])}
+
+    return explore(draw, title="A gradient, clipped", x_label="first entry", y_label="second entry",
+                   x_range=(-2.2, 4.2), y_range=(-2.2, 4.2),
+                   alt="A gradient of two numbers before and after clipping, and the square or circle that it may not leave",
+                   length=Slider([0.5, 1.0, 2.0, 3.0, 4.0], "length", start=4.0),
+                   angle=Slider([0, 10, 20, 30, 45, 60, 70, 80, 90], "angle (degrees)", start=20),
+                   threshold=Slider([1.0, 1.5, 2.0], "threshold", start=1.5),
+                   way=Slider(["by value", "by the global norm"], "way", start="by value"))
 
 # %% ../../nbs/library/explorers.ipynb #41286994
 def _digits_logits() -> dict[str, np.ndarray]:
