@@ -1128,6 +1128,126 @@ def _paper_bytes(channels, pixels, classes, share, bits):
     numbers = sum(9 * a * b + b for a, b in zip(kept, kept[1:], strict=False)) + pixels * kept[-1] * classes + classes
     return numbers * bits / 8
 
+# %% ../../nbs/library/exercises.ipynb #1a17e001
+@exercise("initialization.first_std", cases=[
+    Case("a linear layer with ReLU", args=((100, 50), 0.0), why="Each output adds up 50 products, and ReLU leaves half of the mean square."),
+    Case("a convolution", args=((32, 16, 3, 3), 0.0), why="One output adds up a product for each input channel and each tap: 16 * 9."),
+    Case("a leaky slope", args=((100, 50), 0.2), why="The negative half keeps slope**2 of its square, so (1 + slope**2) / 2 is left of the mean square."),
+    Case("no activation", args=((100, 50), 1.0), why="With a slope of 1 nothing is lost: 1 / fan_in."),
+    Case("one input", args=((7, 1), 0.0), why="The number of outputs does not matter."),
+    Case("a convolution over time", args=((8, 4, 5), 0.1), why="Shapes may have any number of kernel dimensions."),
+], hints=["The variance is gain**2 / fan_in. Which is which?", "`math.prod(shape[1:])` counts the products.",
+          "`math.sqrt(2 / (1 + slope**2) / math.prod(shape[1:]))`"])
+def _first_std(shape, slope):
+    return math.sqrt(2 / (1 + slope**2) / math.prod(shape[1:]))
+
+# %% ../../nbs/library/exercises.ipynb #1a17e002
+def _few_images(n, c, h, w, shift=0.0):
+    return shift + torch.randn(n, c, h, w, generator=generator(11), dtype=torch.float64)
+
+
+@exercise("initialization.group_norm", cases=[
+    Case("two groups of two channels", args=lambda: (_few_images(2, 4, 3, 3), 2), why="The numbers of a group: its channels at all places, of one image."),
+    Case("one group", args=lambda: (_few_images(2, 4, 3, 3), 1), why="Then the whole image is one group."),
+    Case("as many groups as channels", args=lambda: (_few_images(2, 4, 3, 3), 4), why="Then each channel is normalized by itself."),
+    Case("groups that differ", args=lambda: (_few_images(1, 6, 2, 2) * torch.arange(1.0, 7.0).view(1, 6, 1, 1), 3),
+         why="Channels that stand side by side form a group: 0 and 1, 2 and 3, 4 and 5."),
+    Case("a group of two numbers", args=lambda: (_few_images(3, 4, 1, 1), 2), why="The variance has n in its denominator, not n - 1."),
+    Case("nearly constant", args=lambda: (1e-4 * _few_images(2, 4, 2, 2), 2), why="Epsilon is added to the variance, inside the root."),
+    Case("images far from zero", args=lambda: (_few_images(2, 4, 3, 3, 50.0), 2), why="The mean is subtracted first."),
+], hints=["Which numbers share one mean? Bring them side by side with `reshape`.", "`x.reshape(len(x), groups, -1)`, then statistics over the last dimension.",
+          "`((g - g.mean(-1, keepdim=True)) / (g.var(-1, keepdim=True, correction=0) + eps).sqrt()).reshape(x.shape)`"])
+def _group_norm(x, groups, eps=1e-5):
+    grouped = x.reshape(len(x), groups, -1)
+    mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, keepdim=True, correction=0)
+    return ((grouped - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+# %% ../../nbs/library/exercises.ipynb #1a17e003
+def _norm_run(f, modes, size=1.0, rows=5, look=lambda outputs, state: outputs):
+    "Outputs of an answer for some batches, each in training (True) or not, and what it keeps."
+    rng, state = generator(12), {"mean": torch.zeros(3, dtype=torch.float64), "variance": torch.ones(3, dtype=torch.float64)}
+    batches = [size * (2 + torch.randn(rows if mode else 1, 3, generator=rng, dtype=torch.float64)) for mode in modes]
+    outputs = [f(x, state, mode).clone() for x, mode in zip(batches, modes, strict=True)]
+    return look(outputs, state)
+
+
+@exercise("initialization.repair_batch_norm", cases=[
+    Case("a batch in training", call=lambda f: _norm_run(f, [True]), why="Normalize by the variance with n in its denominator."),
+    Case("nearly constant inputs", call=lambda f: _norm_run(f, [True], size=1e-3), why="Epsilon is added to the variance, inside the root."),
+    Case("the running mean", call=lambda f: _norm_run(f, [True, True], look=lambda _, state: state["mean"]),
+         why="`momentum` is the share of the newest batch: 0.1 of it, 0.9 of what was there."),
+    Case("the running variance", call=lambda f: _norm_run(f, [True, True], look=lambda _, state: state["variance"]),
+         why="What is kept is the variance with n - 1."),
+    Case("one image in evaluation", call=lambda f: _norm_run(f, [True, True, False])[-1], why="Evaluation uses what is kept, not the statistics of the batch."),
+    Case("evaluation keeps nothing", call=lambda f: _norm_run(f, [True, False, False], look=lambda _, state: [state["mean"], state["variance"]]),
+         why="`state` is changed in training only."),
+], hints=["Write down what happens in training, and what in evaluation, before you write code.", "`x.var(0)` has n - 1, `x.var(0, correction=0)` has n.",
+          "The four: n - 1 in the output, momentum the wrong way round, the batch's statistics in evaluation, epsilon outside of the root."])
+def _repaired_batch_norm(x, state, training, momentum=0.1, eps=1e-5):
+    mean, variance = state["mean"], state["variance"]
+    if training:
+        mean, variance = x.mean(0), x.var(0, correction=0)
+        state["mean"] = (1 - momentum) * state["mean"] + momentum * mean
+        state["variance"] = (1 - momentum) * state["variance"] + momentum * x.var(0)
+    return (x - mean) / (variance + eps).sqrt()
+
+# %% ../../nbs/library/exercises.ipynb #1a17e004
+def _tanh_net(depth, scale, bias=0.0):
+    net, rng = nn.Sequential(*[part for _ in range(depth) for part in (nn.Linear(12, 12), nn.Tanh())]).double(), generator(13)
+    for part in net[::2]:
+        part.weight.data = scale * torch.randn(12, 12, generator=rng, dtype=torch.float64)
+        part.bias.data.fill_(bias)
+    return net
+
+
+def _its_weights(net, x):
+    return [part.weight.detach() for part in net[::2]]
+
+
+def _scaled(depth, scale, look=_its_weights):
+    def call(answer):
+        x = torch.randn(40, 12, generator=generator(14), dtype=torch.float64)
+        net = _tanh_net(depth, scale)
+        return look(answer(net, x), x)
+    return call
+
+
+def _mean_squares_in_digits(answer):
+    "The standard deviation of each layer's outputs in a net that reads the digits, after an answer."
+    _, _, x, _ = _digits_net()
+    rng, parts = generator(15), []
+    for _ in range(12):
+        layer = nn.Linear(64, 64)
+        layer.weight.data = 0.02 * torch.randn(64, 64, generator=rng)
+        layer.bias.data.zero_()
+        parts += [layer, nn.SiLU()]
+    net, found = answer(nn.Sequential(*parts), x), []
+    for part in net:
+        x = part(x)
+        if isinstance(part, nn.Linear):
+            found.append(round(x.std().item(), 3))
+    return found
+
+
+@exercise("initialization.unit_variance", cases=[
+    Case("one layer", call=_scaled(1, 3.0), rtol=1e-6, why="Divide the weight by the standard deviation of the outputs: once is enough."),
+    Case("three layers", call=_scaled(3, 0.01), rtol=1e-6, why="A layer sees the outputs of the layers before it after they were scaled."),
+    Case("weights that are too large", call=_scaled(2, 50.0), rtol=1e-6, why="After tanh nothing is larger than 1; measure before the activation."),
+    Case("the biases", call=_scaled(2, 0.5, look=lambda net, x: [part.bias.detach() for part in net[::2]]), why="Biases are left alone."),
+    Case("gradients as before", call=_scaled(2, 0.5, look=lambda net, x: [p.requires_grad and p.is_leaf for p in net.parameters()]),
+         why="Change weights under torch.no_grad(); they stay parameters that can be trained."),
+    Case("a real net, twelve layers of SiLU on digits", call=_mean_squares_in_digits, rtol=1e-2, why="Each layer's outputs have a standard deviation of 1."),
+], timeout=20.0, hints=["`with torch.no_grad():`, and `x = part(x)` for each part in turn.", "`isinstance(part, nn.Linear)`: measure `part(x).std()`, then scale, then go on with `x = part(x)`.",
+          "`part.weight /= part(x).std()`"])
+def _unit_variance(net, batch):
+    x = batch
+    with torch.no_grad():
+        for part in net:
+            if isinstance(part, nn.Linear):
+                part.weight /= part(x).std()
+            x = part(x)
+    return net
+
 # %% ../../nbs/library/exercises.ipynb #13e00001
 def _as_gradients(*rows):
     return [torch.tensor(row, dtype=torch.float64) for row in rows]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
-           'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'traffic_explorer',
-           'sparsity_explorer', 'rounding_explorer', 'clipping_explorer', 'granularity_explorer',
+           'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
+           'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer', 'granularity_explorer',
            'gradient_clipping_explorer', 'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
@@ -262,6 +262,38 @@ def _from_sliders(name: str, values: dict[str, Any]) -> Schedule:
     if name == "piecewise_constant":
         values = {"boundaries": [values["boundary"]], "values": [values["before"], values["after"]]}
     return learning_rate_schedule_builder({"type": name, **values})
+
+# %% ../../nbs/library/explorers.ipynb #51907a11
+_BENDS: dict[str, Callable] = {"ReLU": F.relu, "tanh": torch.tanh, "SiLU": F.silu}
+_NORMS: dict[str, Callable] = {"none": lambda z: z, "batch norm": lambda z: (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-5),
+                               "layer norm": lambda z: F.layer_norm(z, z.shape[-1:])}
+
+
+def _signals(gain: float, layers: int, activation: str, norm: str, width: int = 64, nets: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    "Variance of the outputs of each layer and of the gradient that arrives there, geometric means over nets, within 1e-9 and 1e9."
+    rng = generator(0)
+    x, states = torch.randn(nets, 64, width, generator=rng, dtype=torch.float64), []
+    for _ in range(layers):
+        w = gain / width**0.5 * torch.randn(nets, width, width, generator=rng, dtype=torch.float64)
+        x = _BENDS[activation](_NORMS[norm](x @ w.requires_grad_()))
+        states.append(x)
+    gradients = torch.autograd.grad((x * torch.randn(x.shape, generator=rng, dtype=torch.float64)).sum(), states)
+    forward, backward = (np.array([t.var((1, 2)).clamp(1e-9, 1e9).log().mean().exp().item() for t in tensors])
+                         for tensors in (states, gradients))
+    return forward, backward
+
+
+def signal_explorer() -> Any:
+    """The explorer of signals: variance of outputs and gradients by layer, at the first step of nets of 64 units in each layer."""
+    def draw(gain: float, layers: int, activation: str, norm: str) -> dict[str, Any]:
+        forward, backward = _signals(gain, layers, activation, norm)
+        place = np.arange(1, layers + 1)
+        return {"outputs": (place, forward), "gradients": (place, backward, "dashed")}
+
+    return explore(draw, title="Signals in a deep net", x_label="layer", y_label="variance", y_scale="log", y_range=(1e-9, 1e9),
+                   alt="Variance of the outputs and of the gradients of each layer of a deep net, on a logarithmic axis",
+                   gain=Slider([0.58, 1.0, 1.2, 1.41, 1.6, 1.8], "gain", start=1.2), layers=Slider([5, 20, 40], "layers", start=20),
+                   activation=Slider(list(_BENDS), "activation", start="ReLU"), norm=Slider(list(_NORMS), "norm", start="none"))
 
 # %% ../../nbs/library/explorers.ipynb #27fe28d8
 def traffic_explorer() -> Any:
