@@ -8,6 +8,7 @@ __all__ = ['clip_by_value', 'clip_by_norm', 'clip_by_global_norm', 'GradientNorm
 # %% ../nbs/13_clipping.ipynb #c13a0004
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ def _gradients(params: Any, threshold: Any, place: str) -> list[torch.Tensor]:
     if isinstance(params, nn.Module):
         raise ConfigError("expected parameters, got a module; pass model.parameters().",
                           place=f"{place}.params")
-    if not isinstance(threshold, torch.Tensor) and not threshold > 0:
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if not isinstance(threshold, torch.Tensor) and not (number and threshold > 0):
         raise ConfigError(f"expected a threshold above 0, got {threshold!r}.", place=place)
     params = [params] if isinstance(params, torch.Tensor) else list(params)
     grads = [p.grad for p in params if p.grad is not None]
@@ -34,9 +36,10 @@ def _gradients(params: Any, threshold: Any, place: str) -> list[torch.Tensor]:
 
 def _norms(grads: list[torch.Tensor]) -> torch.Tensor:
     "The norm of each gradient, (n,), in float32 or more, on the device of the first."
+    dense = [g.coalesce().values() if g.is_sparse else g for g in grads]
     norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32))
-             for g in grads]
-    return torch.stack([norm.to(norms[0]) for norm in norms])
+             for g in dense]
+    return torch.stack([norm.to(norms[0].device) for norm in norms])
 
 # %% ../nbs/13_clipping.ipynb #c13a0024
 @torch.no_grad()

@@ -89,7 +89,7 @@ def test_what_cannot_be_clipped_is_said(clip):
     model = nn.Linear(2, 2)
     with pytest.raises(ConfigError, match=f"{clip.__name__}.params: expected parameters, got a module"):
         clip(model, 1.0)
-    for threshold in (0, -1.0, math.nan):
+    for threshold in (0, -1.0, math.nan, "1", None, True):
         with pytest.raises(ConfigError, match=f"{clip.__name__}: expected a threshold above 0"):
             clip(model.parameters(), threshold)
     table = nn.Embedding(4, 2, sparse=True)
@@ -105,6 +105,15 @@ def test_nothing_waits_for_the_device(clip):
     assert clip([w], 1.0).device.type == "meta"
     recorder = GradientNorms()
     assert recorder.record([w]).device.type == "meta"
+
+
+def test_wide_numbers_beside_narrow_ones_and_sparse_gradients():
+    narrow, wide = params([torch.ones(3), torch.full((3,), 1e100, dtype=torch.float64)])
+    norm = clip_by_global_norm([narrow, wide], 1.0)
+    assert norm.dtype == torch.float64 and math.isclose(norm, 1e100 * math.sqrt(3)) and wide.grad[0] > 0.5
+    table = nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1, 1, 2])).sum().backward()
+    assert math.isclose(GradientNorms().record(table.parameters()), math.sqrt(2 * 2**2 + 2), rel_tol=1e-6)
 
 
 def batches(count=6, scale=1.0):
