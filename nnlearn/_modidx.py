@@ -779,6 +779,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'nnlearn.course.sandbox._fork': ('library/sandbox.html#_fork', 'nnlearn/course/sandbox.py'),
                                         'nnlearn.course.sandbox._gradients': ( 'library/sandbox.html#_gradients',
                                                                                'nnlearn/course/sandbox.py'),
+                                        'nnlearn.course.sandbox._import': ('library/sandbox.html#_import', 'nnlearn/course/sandbox.py'),
                                         'nnlearn.course.sandbox._is_own': ('library/sandbox.html#_is_own', 'nnlearn/course/sandbox.py'),
                                         'nnlearn.course.sandbox._judge': ('library/sandbox.html#_judge', 'nnlearn/course/sandbox.py'),
                                         'nnlearn.course.sandbox._kill': ('library/sandbox.html#_kill', 'nnlearn/course/sandbox.py'),

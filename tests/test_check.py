@@ -957,12 +957,16 @@ def test_what_a_reference_imports_is_there_for_the_next_answer():
         import sys
         return name in sys.modules
 
-    slow, other = "torch.utils.tensorboard._utils", "torch.utils.mobile_optimizer"
+    slow, other = "torch._dynamo", "torch.utils.mobile_optimizer"
     sandbox._WORKER.stop()
     register(imports(slow, "wave"))
     assert check("test.it", imports(other)).passed
     exercise("test.here", cases=[Case("slow", args=(slow,))])(lambda name: True)
     assert check("test.here", here).passed
+    sandbox._WORKER.stop()
+    register(imports(slow), timeout=0.3)  # less than the import takes: the exercise pays for it, not the answer
+    assert check("test.it", imports(slow)).passed
+    check("test.it", imports(other))
     for name in (other, "wave"):  # only the reference's, and only of packages that may be there
         exercise("test.gone", cases=[Case("other", args=(name,))])(lambda name: False)
         assert check("test.gone", here).passed, name
@@ -1035,7 +1039,7 @@ def test_a_broken_reference_is_the_exercises_fault():
     assert "at fault, its reference gives no answer (ValueError: invalid" in str(check("test.it", square))
     register(lambda x: {}[x], Case("it", args=(2,), raises=LookupError))
     assert check("test.it", lambda x: {}[x]).passed
-    register(lambda x: time.sleep(600), timeout=0.2)
+    register(lambda x: time.sleep(600), timeout=0.05)
     assert "at fault" in str(check("test.it", square))
 
 

@@ -179,6 +179,7 @@ def _write(pipe: IO[bytes], content: Any, limit: int | None = None) -> None:
 # %% ../../nbs/library/sandbox.ipynb #a249ce9f
 _LOADING = 300.0  # seconds by the clock in which a child must be ready, apart from the time that its answer has
 _PATIENCE = 10.0  # by the clock an answer may take this many times its CPU time
+_TRUST = 20.0  # a reference may take this many times the CPU time of an answer
 _LIMIT = 32 * 2**20  # bytes that a result may have
 _MEMORY = 4 * 2**30  # bytes that an answer may add
 _FORK = hasattr(os, "fork")
@@ -427,9 +428,13 @@ def _serve() -> None:
         except Exception as error:
             verdict = _whole(f"what it sent back cannot be read ({type(error).__name__})")
         _write(verdicts, verdict)
-        for name in imported:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+        _import(imported)
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def _judge(request: dict[str, Any], wait: Callable[[float], None], imported: list[str]) -> dict[str, Any]:
@@ -441,9 +446,12 @@ def _judge(request: dict[str, Any], wait: Callable[[float], None], imported: lis
     if ending.startswith("it cannot"):
         return _whole(ending)
     expected, broken, _, modules = _results(request, "reference", wait)
-    imported += modules
+    imported += [name for name in modules if name not in sys.modules]
     if fault := _fault(request["cases"], expected, broken):
         return _whole(f"the exercise itself is at fault, its reference gives no answer ({fault})")
+    if ending and imported:  # an answer pays for no import that the exercise needs
+        _import(imported)
+        got, ending, printed, _ = _results(request, "answer", wait)
     problems = [_problem(*triple) for triple in zip(request["cases"], expected, got, strict=False)]
     if len(got) < len(expected):
         problems.append({"text": ending, "where": None})
@@ -467,6 +475,9 @@ def _results(
     request: dict[str, Any], subject: str, wait: Callable[[float], None]
 ) -> tuple[list[Any], str, str, list[str]]:
     """Run the reference or the answer in a child: its results, how it ended, what it printed, what it imported."""
+    if subject == "reference":
+        loading, clock = request["clock"]
+        request = {**request, "timeout": _TRUST * request["timeout"], "clock": [loading, _TRUST * clock]}
     count, limits = len(request["cases"]) + 1, _Limits(request["timeout"], *request["clock"])
     wait(limits.loading)
     if request["fork"]:
