@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Checked', 'COLORS', 'nearest', 'normalize_name', 'ConfigError', 'check_keys', 'Registry', 'check_params', 'Misfit',
            'Rule', 'shown', 'checked', 'checked_rules', 'fit_value', 'reads_as_number', 'optional', 'first_line',
-           'silence', 'shifted_seed', 'seed_everything', 'generator', 'default_device', 'count_parameters', 'eval_mode',
-           'style', 'save_figure']
+           'silence', 'shifted_seed', 'seed_everything', 'generator', 'default_device', 'find_device',
+           'count_parameters', 'eval_mode', 'style', 'save_figure']
 
 # %% ../nbs/library/core.ipynb #cf373507
 import contextlib
@@ -487,6 +487,23 @@ def default_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def find_device(
+    device: Any = None,  # a torch.device or its name; None: the best there is
+    place: str = "device",  # how errors name it
+) -> torch.device:
+    """The device, where torch knows it and this machine has it; `ConfigError` otherwise."""
+    try:
+        found = torch.device(device) if device is not None else default_device()
+    except (RuntimeError, TypeError) as error:
+        near = {"gpu": "cuda"}.get(str(device)) or nearest(device, ["cuda", "mps", "cpu"])
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise ConfigError(f"expected a device such as 'cuda', 'cuda:1', 'mps' or 'cpu', got {device!r}.{hint}", place=place) from error
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if not there.get(found.type, lambda: True)():
+        raise ConfigError(f"{str(found)!r} is not available on this machine; None takes the best device there is.", place=place)
+    return found
 
 
 def count_parameters(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ProgressBar', 'EpochLines', 'TensorBoardLogger', 'Forward', 'Stepper', 'steps_with', 'Rate', 'NonFiniteLoss',
-           'LossGuard', 'is_all_finite', 'Trainer', 'find_device']
+           'LossGuard', 'is_all_finite', 'Trainer']
 
 # %% ../nbs/library/trainer.ipynb #7a100002
 import cmath
@@ -33,9 +33,10 @@ from .batches import (batches_in, call_model, check_loader, inputs_of, main_outp
 from .training import EVENTS, Callback, EarlyStopping, History, number_text
 from .checkpoints import (Batches, CheckpointError, Checkpointer, CheckpointWarning, NotExactlyResumable, check_replayable,
                                  plain, read_checkpoint, write_checkpoint)
-from .core import ConfigError, checked, default_device, eval_mode, nearest, optional, seed_everything
+from .core import ConfigError, checked, eval_mode, find_device, optional, seed_everything
 from .explain import explain_failure, why_not_finite, wrong_targets
 from .metrics import LossTraits, Meter, is_zero, metric_specs
+from .precision import autocast_dtype
 
 # %% ../nbs/library/trainer.ipynb #7a100030
 class ProgressBar(Callback):
@@ -398,9 +399,11 @@ class Trainer:
         forward: Forward | None = None,  # what a step computes; None: model and criterion, one after the other
     ):
         self.model, self.criterion, self.optimizer, self.scheduler = model, criterion, optimizer, scheduler
-        self.device, self.forward, self.seed = find_device(device), forward or Forward(), seed
+        self.device, self.forward, self.seed = find_device(device, "Trainer.device"), forward or Forward(), seed
         self.traits, self.specs = LossTraits(criterion, loss_reduction), metric_specs(metrics)
         self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+        if use_amp and amp_dtype not in (None, torch.float16, torch.bfloat16):
+            raise ConfigError(f"expected torch.bfloat16 or torch.float16, got {amp_dtype}.", place="Trainer.amp_dtype")
         self._check_parts(accumulate, clip_norm, clip_value)
         self.rate = Rate(scheduler, optimizer, scheduler_interval)
         if checkpoint_every is not None and checkpoint_dir is None:
@@ -409,8 +412,7 @@ class Trainer:
         model.to(self.device)
         if isinstance(criterion, nn.Module):
             criterion.to(self.device)
-        best_dtype = torch.float16 if self.device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
-        self.use_amp, self.amp_dtype = use_amp, amp_dtype or best_dtype
+        self.use_amp, self.amp_dtype = use_amp, amp_dtype or autocast_dtype(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=use_amp and self.amp_dtype == torch.float16)
         self.stepper = Stepper(optimizer, self.traits, self.scaler if self.scaler.is_enabled() else None, accumulate, clip_norm, clip_value)
         self.guard = LossGuard()
@@ -950,20 +952,3 @@ class Trainer:
 
 _PLAIN = contextlib.nullcontext()
 _COUNTERS = ("epoch", "step", "in_epoch", "learning_rate")
-
-
-def find_device(
-    device: Any = None,  # a torch.device or its name; None: the best there is
-    place: str = "Trainer.device",  # how errors name it
-) -> torch.device:
-    """The device, where torch knows it and this machine has it; `ConfigError` otherwise."""
-    try:
-        found = torch.device(device) if device is not None else default_device()
-    except (RuntimeError, TypeError) as error:
-        near = {"gpu": "cuda"}.get(str(device)) or nearest(device, ["cuda", "mps", "cpu"])
-        hint = f" Did you mean {near!r}?" if near else ""
-        raise ConfigError(f"expected a device such as 'cuda', 'cuda:1', 'mps' or 'cpu', got {device!r}.{hint}", place=place) from error
-    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if not there.get(found.type, lambda: True)():
-        raise ConfigError(f"{str(found)!r} is not available on this machine; None takes the best device there is.", place=place)
-    return found

@@ -1359,6 +1359,123 @@ def _relative_clip(weight, grad, share):
     limit = share * weight.norm().clamp(min=1e-3)
     return grad * (limit / grad.norm()).clamp(max=1.0)
 
+# %% ../../nbs/library/exercises.ipynb #14e00001
+@exercise("precision.spacing", cases=[
+    Case("float32 at 1", args=(1.0, 8, 23), why="From 1 to 2 the numbers are 2**-23 apart."),
+    Case("just below 2", args=(1.99, 5, 10), why="All numbers from 1 to 2 have the same spacing."),
+    Case("at 2", args=(2.0, 5, 10), why="A power of two begins a new, wider stretch."),
+    Case("a negative number", args=(-40.0, 8, 7), why="The sign is a bit of its own; the distance is positive."),
+    Case("a small number", args=(0.003, 8, 7)),
+    Case("a subnormal number", args=(2.0**-20, 5, 10), why="Below the smallest normal number the steps stay as they are."),
+    Case("the smallest normal number", args=(2.0**-14, 5, 10)),
+    Case("zero", args=(0.0, 5, 10), why="The next number is the smallest subnormal one."),
+], hints=["`math.frexp(abs(x))[1] - 1` is the exponent of the power of two below |x|; of 0 it says -1, which is no help.",
+          "The exponent counts only down to 2 - 2 ** (exponent_bits - 1); from there on the spacing stays."])
+def _number_spacing(x, exponent_bits, fraction_bits):
+    lowest = 2 - 2 ** (exponent_bits - 1)
+    exponent = math.frexp(abs(x))[1] - 1 if x else lowest
+    return 2.0 ** (max(exponent, lowest) - fraction_bits)
+
+# %% ../../nbs/library/exercises.ipynb #14e00002
+def _scaled_training(answer, c=1e6, overflow=(), init_scale=2.0**10, left_over=0.0):
+    "What an answer returns, the weights that it leaves, and the scale."
+    g = generator(0)
+    model = nn.Linear(2, 1)
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g)
+        p.grad = torch.full_like(p, left_over)
+    batches = [(torch.randn(4, 2, generator=g), torch.randn(4, 1, generator=g)) for _ in range(4)]
+    for place in overflow:
+        batches[place][1][0] = 1e38  # times the scale, its gradient is infinite
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=3)
+    taken = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), scaler, batches, c)
+    return {"steps": float(taken), "weights": [p.detach() for p in model.parameters()], "scale": scaler.get_scale()}
+
+
+@exercise("precision.scaled_epoch", timeout=20, cases=[
+    Case("weights after four batches", call=lambda f: _scaled_training(f)["weights"], rtol=1e-4,
+         why="Where nothing is clipped and nothing overflows, the steps are those without a scaler."),
+    Case("clipped", call=lambda f: _scaled_training(f, c=0.05)["weights"], rtol=1e-4,
+         why="A threshold is meant for true gradients: unscale them first."),
+    Case("an overflow", call=lambda f: _scaled_training(f, overflow=[1, 2])["weights"], rtol=1e-4,
+         why="Batches whose gradients are infinite change nothing."),
+    Case("steps", call=lambda f: [_scaled_training(f, overflow=places)["steps"] for places in ([], [0], [1, 2])],
+         why="Only steps that were taken count."),
+    Case("the scale", call=lambda f: [_scaled_training(f, overflow=places)["scale"] for places in ([], [1, 2])],
+         why="`update`, once a batch, lets the scale grow and fall."),
+    Case("gradients left over", call=lambda f: _scaled_training(f, left_over=3.0)["weights"], rtol=1e-4,
+         why="backward() adds to what `.grad` holds: begin at zero."),
+], hints=["For each batch: zero, scale and backward, unscale, clip, scaler.step, scaler.update.",
+          "Keep scaler.get_scale() from before: it is lower after `update` when the step was left out."])
+def _scaled_epoch(model, optimizer, scaler, batches, c):
+    taken = 0
+    for inputs, targets in batches:
+        optimizer.zero_grad()
+        scaler.scale(nn.functional.mse_loss(model(inputs), targets)).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), c)
+        before = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        taken += scaler.get_scale() >= before
+    return taken
+
+# %% ../../nbs/library/exercises.ipynb #14e00003
+def _rounded_training(round_, nets=4, epochs=20):
+    "Test accuracy (%) of nets on the digits whose weights, inputs and gradients are bfloat16; `round_(weight, generator)` ends each update."
+    from nnlearn.datasets import digits
+
+    data, g = digits(), generator(0)
+    x, y = data.train_x.flatten(1), data.train_y
+    w = []
+    for fan_in, fan_out in ((64, 64), (64, 10)):
+        w += [math.sqrt(2 / fan_in) * torch.randn(nets, fan_in, fan_out, generator=g), torch.zeros(nets, 1, fan_out)]
+    w = [weight.bfloat16().requires_grad_() for weight in w]
+
+    def logits(rows):
+        hidden = torch.baddbmm(w[1], rows.bfloat16().expand(nets, -1, -1), w[0]).relu()
+        return torch.baddbmm(w[3], hidden, w[2])
+
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=g).split(32):
+            for weight in w:
+                weight.grad = None
+            each = nn.functional.cross_entropy(logits(x[rows]).float().transpose(1, 2), y[rows].expand(nets, -1), reduction="none")
+            each.mean(1).sum().backward()
+            with torch.no_grad():
+                for weight in w:
+                    weight.copy_(round_(weight.float() - 0.003 * weight.grad.float(), g))
+    with torch.no_grad():
+        return 100 * (logits(data.test_x.flatten(1)).argmax(2) == data.test_y).float().mean().item()
+
+
+def _rounded_often(f, value, times=4000):
+    "The mean of a number rounded many times, in units of the distance between its neighbours, and which numbers came out."
+    x = torch.full((times,), value)
+    got = f(x, generator(0)).double()
+    step = 2.0 ** (math.frexp(abs(value))[1] - 8)
+    return {"values": sorted(set(got.tolist())), "off": round((got.mean().item() - value) / step, 1) + 0.0}
+
+
+@exercise("precision.stochastic_round", timeout=120, cases=[
+    Case("the type", call=lambda f: [str(f(torch.ones(2, 3), generator(0)).dtype), list(f(torch.ones(2, 3), generator(0)).shape)],
+         why="bfloat16, and the shape stays."),
+    Case("numbers that fit", call=lambda f: f(torch.tensor([1.0, -1.5, 0.0, 0.25, -384.0]), generator(0)).float(),
+         why="What is a bfloat16 number already stays what it is."),
+    Case("neighbours", call=lambda f: _rounded_often(f, 1.0029296875)["values"], why="One of the two neighbours, never farther."),
+    Case("the mean", call=lambda f: [_rounded_often(f, value)["off"] for value in (1.0029296875, 1.0009765625, 3.01, 100.2)],
+         why="A number a quarter of the way up is rounded up once in four times, so that the mean is right."),
+    Case("negative numbers", call=lambda f: [_rounded_often(f, value)["off"] for value in (-1.0029296875, -0.3)],
+         why="Below zero, too, the mean is right."),
+    Case("not all alike", call=lambda f: f(torch.full((1000,), 1.00390625), generator(0)).unique().float(),
+         why="Each number is rounded by itself, not all of them the same way."),
+    Case("nets learn", call=lambda f: _rounded_training(f) > 60, why="With this rounding nets in bfloat16 learn; with the ordinary one they stand still."),
+], hints=["The bits as integers: x.view(torch.int32). A bfloat16 number has 0 in the lower 16.",
+          "Add torch.randint(0, 2**16, x.shape, generator=rng, dtype=torch.int32), then `& ~0xFFFF`, then back: .view(torch.float32).bfloat16()."])
+def _stochastic_round(x, rng):
+    noise = torch.randint(0, 2**16, x.shape, generator=rng, dtype=torch.int32)
+    return ((x.view(torch.int32) + noise) & ~0xFFFF).view(torch.float32).bfloat16()
+
 # %% ../../nbs/library/exercises.ipynb #e5220004
 def _same_key(answer, first, second):
     "Whether two steps, each (name, settings, key before), have the same key."

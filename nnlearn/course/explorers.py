@@ -6,7 +6,7 @@
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer', 'granularity_explorer',
-           'gradient_clipping_explorer', 'temperature_explorer', 'size_explorer']
+           'gradient_clipping_explorer', 'float_format_explorer', 'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -32,6 +32,7 @@ from ..landscapes import snapshot
 from ..losses import FocalLoss
 from ..models import small_cnn, trained_digits_net
 from ..passes import descend_parabola
+from ..precision import FloatFormat
 from ..layers import prunable_layers
 from ..pruning import apply_masks, prune_magnitude
 from ..export import fold_batch_norm
@@ -454,6 +455,33 @@ def gradient_clipping_explorer() -> Any:
                    angle=Slider([0, 10, 20, 30, 45, 60, 70, 80, 90], "angle (degrees)", start=20),
                    threshold=Slider([1.0, 1.5, 2.0], "threshold", start=1.5),
                    way=Slider(["by value", "by the global norm"], "way", start="by value"))
+
+# %% ../../nbs/library/explorers.ipynb #14c11901
+def float_format_explorer() -> Any:
+    """The explorer of formats: the worst rounding error at each magnitude, and where real gradients lie when the loss is scaled."""
+    net, data = trained_digits_net(), digits()
+    hidden = net[:2](data.train_x)
+    hidden.retain_grad()
+    nn.functional.cross_entropy(net[2](hidden), data.train_y).backward()
+    sizes = hidden.grad[hidden.grad != 0].abs().double().log2()
+    powers = np.arange(-40, 21)
+    share, edges = np.histogram(sizes.numpy(), bins=np.arange(-60.5, 21.5))
+    spread = dict(zip(np.round(edges[:-1] + 0.5).astype(int).tolist(), (share / share.max()).tolist(), strict=True))
+
+    def draw(exponent_bits: int, fraction_bits: int, scale: int) -> dict[str, Any]:
+        format_ = FloatFormat(exponent_bits, fraction_bits)
+        inside = powers < math.log2(format_.largest)
+        halfway = format_.spacing(2.0**powers) / 2 / torch.from_numpy(2.0**powers)
+        error = np.where(inside, np.minimum(halfway.numpy(), 1.0), 1.0)
+        gradients = np.array([spread.get(int(power) - scale, 0.0) for power in powers])
+        return {"largest rounding error": (powers, error), "gradients": (powers, np.maximum(gradients, 1e-5), "bars")}
+
+    return explore(draw, title="A format and the gradients", x_label="log2 of the magnitude",
+                   y_label="error as a share of the number; gradients as a share of the hump", y_scale="log", y_range=(1e-4, 1.5),
+                   alt="The largest rounding error of a format at each magnitude, and a histogram of the gradients of a net",
+                   exponent_bits=Slider([3, 4, 5, 6, 8], "exponent bits", start=5),
+                   fraction_bits=Slider([2, 3, 7, 10], "fraction bits", start=10),
+                   scale=Slider([0, 4, 8, 12, 16, 20], "log2 of the loss scale", start=0))
 
 # %% ../../nbs/library/explorers.ipynb #41286994
 def _digits_logits() -> dict[str, np.ndarray]:
