@@ -18,6 +18,7 @@ _WHERE = {
     "gradient_check": "probes", "trace_shapes": "probes", "manual_step": "passes", "Tensor": "autograd",
     "LOSS_FUNCTIONS": "criteria", "CompositeLoss": "criteria", "get_loss_function": "criteria", "landscape": "slices",
     "no_decay_groups": "optimizers", "init_weights": "initialization", "signal_report": "signals", "amp": "precision",
+    "DeepSupervisionLoss": "supervision", "deep_supervision_schedule_builder": "builders",
     "Standardizer": "data", "split": "data", "tabular": "tables",
     "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",
     "Callback": "training", "EarlyStopping": "training", "History": "training", "Forward": "trainer", "Trainer": "trainer",

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'DEFAULT_OPTIMIZER_PARAMS', 'BUILDER_DEFAULTS', 'CLIPPING_KEYS', 'SCHEDULERS',
            'DEFAULT_SCHEDULER_PARAMS', 'MuonWithAdamW', 'has_fused_kernel', 'get_optimizer', 'KerasRule',
-           'optimizer_builder', 'learning_rate_schedule_builder', 'get_scheduler', 'get_warmup_scheduler']
+           'optimizer_builder', 'learning_rate_schedule_builder', 'get_scheduler', 'get_warmup_scheduler',
+           'deep_supervision_schedule_builder']
 
 # %% ../nbs/library/builders.ipynb #bd000002
 import functools
@@ -30,6 +31,7 @@ from .core import (
 from nnlearn.schedules import (
     SCHEDULES, Constant, CosineDecay, ExponentialDecay, Floor, OneCycle, Rate, Schedule, Share, StepDecay,
     Steps, Warmup)
+from .supervision import SUPERVISION, SupervisionSchedule
 
 # %% ../nbs/library/builders.ipynb #52ea5e78
 def _groups(params: Any, place: str) -> list[dict[str, Any]]:
@@ -798,3 +800,18 @@ def _keras_callback(section: Mapping[str, Any], steps_per_epoch: int | None, epo
             self.model.optimizer.learning_rate = self.schedule(self.first + batch)
 
     return WarmupScheduler()
+
+# %% ../nbs/library/builders.ipynb #bd150001
+@checked
+def deep_supervision_schedule_builder(
+    config: Any,  # dict: `type` (a name in SUPERVISION) and `config`, the settings of that type
+    n_outputs: Annotated[int, Ge(1)],  # how many outputs the net has; output 0 is the final one
+    invert_order: bool = False,  # output 0 is the deepest
+) -> SupervisionSchedule:  # a function of the progress, from 0 to 1, that gives the weights, (n_outputs,)
+    """Build the schedule of the weights of a net's outputs; raises `ConfigError` with the nearest name or the wrong value."""
+    check_keys(config, ["type", "config"], ["type"], "deep_supervision")
+    if not isinstance(config["type"], str):
+        raise ConfigError(f"expected a name, got {config['type']!r}.", place="deep_supervision.type", accepted=sorted(SUPERVISION))
+    settings = {} if config.get("config") is None else config["config"]
+    check_keys(settings, None, (), "deep_supervision.config")
+    return SupervisionSchedule(config["type"], n_outputs, settings, invert_order)

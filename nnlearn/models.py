@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'small_cnn', 'mlp', 'trained_digits_net', 'as_module', 'as_inputs', 'run_example', 'shapes_of',
-           'replace_layers']
+           'replace_layers', 'UNet']
 
 # %% ../nbs/library/models.ipynb #5e0d0002
 import copy
@@ -145,3 +145,43 @@ def replace_layers(
             if child in made:
                 setattr(module, name, made[child])
     return made.get(model, model)
+
+# %% ../nbs/library/models.ipynb #0de15001
+class UNet(nn.Module):
+    """A small U-Net with an output at every level, output 0 at full size (Ronneberger et al., 2015).
+
+    Takes (N, 1, H, W), in which H and W can be halved `len(widths) - 1` times. In training mode
+    it returns the list of its outputs, (N, nets, H / 2**i, W / 2**i), in eval mode output 0.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (6, 8, 8, 8, 8),  # channels of each level, from the top
+        nets: int = 1,  # independent nets side by side, each one channel of the outputs
+    ):
+        super().__init__()
+        self.nets = nets
+
+        def layer(inputs: int, channels: int, size: int = 3) -> nn.Conv2d:
+            return nn.Conv2d(inputs * nets, channels * nets, size, padding=size // 2, groups=nets)
+
+        below = list(zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(layer(a, b) for a, b in [(1, widths[0]), *below])
+        self.up = nn.ModuleList(layer(a + b, a) for a, b in below)
+        self.heads = nn.ModuleList(layer(width, 1, size=1) for width in widths)
+
+    def _join(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        "The channels of both, net by net."
+        both = torch.cat([t.unflatten(1, (self.nets, -1)) for t in (a, b)], 2)
+        return both.flatten(1, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h, seen = x.expand(-1, self.nets, -1, -1), []
+        for level, conv in enumerate(self.down):
+            h = conv(nn.functional.max_pool2d(h, 2) if level else h).relu()
+            seen.append(h)
+        outputs = [self.heads[-1](h)]
+        for level in reversed(range(len(self.up))):
+            h = self.up[level](self._join(seen[level], nn.functional.interpolate(h, scale_factor=2))).relu()
+            outputs.insert(0, self.heads[level](h))
+        return outputs if self.training else outputs[0]

@@ -1476,6 +1476,90 @@ def _stochastic_round(x, rng):
     noise = torch.randint(0, 2**16, x.shape, generator=rng, dtype=torch.int32)
     return ((x.view(torch.int32) + noise) & ~0xFFFF).view(torch.float32).bfloat16()
 
+# %% ../../nbs/library/exercises.ipynb #15e00001
+@exercise("supervision.window", cases=[
+    Case("the beginning", args=(0.0, 5), why="At first the deepest output, the last of the array, has everything."),
+    Case("the end", args=(1.0, 5), why="At the end output 0 has everything."),
+    Case("the middle of five", args=(0.5, 5), why="The middle lies at output 2, and its neighbours have distance 1."),
+    Case("between two outputs", args=(0.3, 4), why="Two outputs share the weight, the nearer one has more."),
+    Case("four outputs", call=lambda f: [sum(float(w) for w in f(p, 4)) for p in (0.0, 0.1, 0.55, 0.9, 1.0)], why="The weights sum to 1."),
+    Case("one output", args=(0.7, 1), why="With one output there is nothing to choose."),
+], hints=["middle = (1 - p) * (n - 1); the distance of output i is |i - middle|.",
+          "np.maximum(1 - np.abs(np.arange(n) - middle), 0), divided by its sum."])
+def _window(p, n):
+    weights = np.maximum(1 - np.abs(np.arange(n) - (1 - p) * (n - 1)), 0)
+    return weights / weights.sum()
+
+# %% ../../nbs/library/exercises.ipynb #15e00002
+def _masked_outputs(sizes=(8, 4, 2), classes=5, seed=0):
+    g = generator(seed)
+    masks = 2 * torch.randint(0, 3, (2, sizes[0], sizes[0]), generator=g)
+    return [torch.randn(2, classes, size, size, generator=g, dtype=torch.float64) for size in sizes], masks
+
+
+@exercise("supervision.weighted_loss", cases=[
+    Case("one output", call=lambda f: f(_masked_outputs((8,))[0], _masked_outputs((8,))[1], [1.0]), why="The plain cross-entropy."),
+    Case("class numbers", call=lambda f: f(*_masked_outputs(), [0.0, 1.0, 0.0]),
+         why="The mean of class 0 and class 4 is not class 2: of class numbers the nearest pixel is taken."),
+    Case("weights", call=lambda f: f(*_masked_outputs(), [0.5, 0.3, 0.2]), why="Each loss times its weight."),
+    Case("the sum", call=lambda f: f(*_masked_outputs(), [1.0, 1.0, 1.0]), why="The weights say how much each counts; the number of outputs is not divided by."),
+    Case("gradients", call=lambda f: _output_gradients(f), why="The loss of every output, as large as its weight, reaches the net."),
+    Case("more outputs than weights", call=lambda f: f(*_masked_outputs(), [0.5, 0.5]), raises=ValueError),
+    Case("fewer outputs than weights", call=lambda f: f(*_masked_outputs(), [0.25] * 4), raises=ValueError),
+], hints=["`F.interpolate(..., mode=\"nearest\")` takes pixels as they are.", "`zip(..., strict=True)` raises the ValueError."])
+def _weighted_loss(outputs, masks, weights):
+    total = 0
+    for weight, output in zip(weights, outputs, strict=True):
+        small = nn.functional.interpolate(masks[:, None].float(), size=output.shape[-2:], mode="nearest")
+        total = total + weight * nn.functional.cross_entropy(output, small[:, 0].long())
+    return total
+
+
+def _output_gradients(f):
+    outputs, masks = _masked_outputs()
+    for output in outputs:
+        output.requires_grad_()
+    f(outputs, masks, [0.6, 0.3, 0.1]).backward()
+    return [output.grad for output in outputs]
+
+# %% ../../nbs/library/exercises.ipynb #15e00003
+def _unet_score(weights, nets=3, steps=70, rows=24):
+    "Median test IoU of small U-Nets whose outputs are weighted by `weights(progress, 5)`."
+    from nnlearn.datasets import segmentation_digits
+    from nnlearn.models import UNet
+
+    data, rng = segmentation_digits(), generator(0)
+    torch.manual_seed(int(torch.randint(0, 2**31, (1,), generator=rng)))
+    net = UNet(nets=nets)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    target, true = data.train_y[:rows, None].float(), data.test_y[:, None] > 0
+    for step in range(steps):
+        batch, loss = torch.randperm(rows, generator=rng)[:16], 0
+        shares = [float(weight) for weight in weights(step / steps, 5)]
+        for share, output in zip(shares, net(data.train_x[batch]), strict=True):
+            if share > 0:
+                small = nn.functional.adaptive_avg_pool2d(target[batch], output.shape[-2:]).expand_as(output)
+                loss = loss + share * nn.functional.binary_cross_entropy_with_logits(output, small, reduction="none").mean((0, 2, 3)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = net.eval()(data.test_x) > 0
+    return float(((found & true).sum((0, 2, 3)) / (found | true).sum((0, 2, 3))).median())
+
+
+@exercise("supervision.fading", timeout=120, cases=[
+    Case("the beginning", args=(0.0, 4), why="All outputs alike."),
+    Case("the end", args=(1.0, 4), why="Output 0 alone; 0 to the power 0 is 1."),
+    Case("on the way", args=(0.5, 3), why="In proportion to 1, 1/2 and 1/4."),
+    Case("seven outputs", args=(0.8, 7)),
+    Case("the sum", call=lambda f: [sum(float(w) for w in f(p, 5)) for p in (0.0, 0.2, 0.7, 1.0)], why="The weights sum to 1."),
+    Case("nets learn", call=lambda f: _unet_score(f) > 0.4, why="Trained with this schedule the median of three nets is above 0.4."),
+], hints=["(1 - p) ** np.arange(n), divided by its sum."])
+def _fading(p, n):
+    weights = (1 - p) ** np.arange(n)
+    return weights / weights.sum()
+
 # %% ../../nbs/library/exercises.ipynb #e5220004
 def _same_key(answer, first, second):
     "Whether two steps, each (name, settings, key before), have the same key."

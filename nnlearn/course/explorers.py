@@ -6,7 +6,8 @@
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer', 'granularity_explorer',
-           'gradient_clipping_explorer', 'float_format_explorer', 'temperature_explorer', 'size_explorer']
+           'gradient_clipping_explorer', 'float_format_explorer', 'supervision_explorer', 'temperature_explorer',
+           'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -39,6 +40,7 @@ from ..export import fold_batch_norm
 from ..quantization import granularity_error
 from ..schedules import Schedule
 from ..slices import Direction, landscape, random_directions
+from ..supervision import SUPERVISION, SupervisionSchedule
 from ..surfaces import SURFACES, Surface, descend, plot_surface
 
 # %% ../../nbs/library/explorers.ipynb #1be5cc43
@@ -482,6 +484,25 @@ def float_format_explorer() -> Any:
                    exponent_bits=Slider([3, 4, 5, 6, 8], "exponent bits", start=5),
                    fraction_bits=Slider([2, 3, 7, 10], "fraction bits", start=10),
                    scale=Slider([0, 4, 8, 12, 16, 20], "log2 of the loss scale", start=0))
+
+# %% ../../nbs/library/explorers.ipynb #15c11901
+def supervision_explorer() -> Any:
+    """The explorer of deep supervision: the weights of the outputs against the progress, for every type and one of its settings."""
+    progress = np.linspace(0, 1, 101)
+    settings = {"custom_sigmoid_low_to_high": ("k", [4.0, 10.0, 30.0]), "cosine_annealing": ("final_ratio", [0.0, 0.5, 1.0]),
+                "curriculum": ("max_active_outputs", [1, 2, 5]), "step_wise": ("threshold", [0.25, 0.5, 0.75])}
+
+    def draw(kind: str, setting: str) -> dict[str, Any]:
+        key, values = settings.get(kind, ("", []))
+        config = {key: values[["low", "middle", "high"].index(setting)]} if key else {}
+        schedule = SupervisionSchedule(kind, 5, config)
+        weights = np.stack([schedule(p) for p in progress], 1)
+        return {f"output {i}": (progress, each) for i, each in enumerate(weights)}
+
+    return explore(draw, title="Weights of the outputs", x_label="progress of the training", y_label="weight", y_range=(0, 1.02),
+                   alt="The weights of the outputs of a net against the progress of the training",
+                   kind=Slider(list(SUPERVISION), "schedule", start="linear_low_to_high"),
+                   setting=Slider(["low", "middle", "high"], "its setting", start="middle"))
 
 # %% ../../nbs/library/explorers.ipynb #41286994
 def _digits_logits() -> dict[str, np.ndarray]:
