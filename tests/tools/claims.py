@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,6 +61,9 @@ class Listen(ast.NodeTransformer):
         return tried
 
 
+PARSING = threading.Lock()  # Python 3.11 counts the depth of a syntax tree once for all threads, and raises SystemError
+
+
 def listening(nb: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, list[tuple[str, str, bool]]]:
     """The notebook for a claim run, and its claims: (place, assertion, whether its cell is measured)."""
     module, claims = "", []
@@ -89,7 +93,8 @@ def canonical(claim: str) -> str:
 
 def one_run(path: Path, shift: int, profile: str) -> dict[str, list]:
     """Replay a lesson; what became of its assertions, and under `errors` of the cells that did not end."""
-    nb, _ = listening(nbtools.read(path))
+    with PARSING:
+        nb, _ = listening(nbtools.read(path))
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "claims.json")
         before = (f"import sys as _sys\n_sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
