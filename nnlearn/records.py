@@ -249,7 +249,5 @@ def _from_events(path: Path) -> Record:
 
 
 def _scalar(proto: Any) -> float | None:
-    from tensorboard.util import tensor_util
-
-    array = tensor_util.make_ndarray(proto)
+    array = optional("tensorboard.util.tensor_util", install="pip install tensorboard").make_ndarray(proto)
     return float(array) if array.ndim == 0 and array.dtype.kind in "fiu" else None

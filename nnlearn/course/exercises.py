@@ -1525,11 +1525,12 @@ def _output_gradients(f):
 # %% ../../nbs/library/exercises.ipynb #15e00003
 def _unet_score(weights, nets=3, steps=70, rows=24):
     "Median test IoU of small U-Nets whose outputs are weighted by `weights(progress, 5)`."
+    from nnlearn.core import seed_everything
     from nnlearn.datasets import segmentation_digits
     from nnlearn.models import UNet
 
     data, rng = segmentation_digits(), generator(0)
-    torch.manual_seed(int(torch.randint(0, 2**31, (1,), generator=rng)))
+    seed_everything(0)
     net = UNet(nets=nets)
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
     target, true = data.train_y[:rows, None].float(), data.test_y[:, None] > 0
