@@ -17,7 +17,7 @@ _WHERE = {
     "digits": "datasets", "mnist_sample": "datasets", "MODELS": "models",
     "gradient_check": "probes", "trace_shapes": "probes", "manual_step": "passes", "Tensor": "autograd",
     "LOSS_FUNCTIONS": "criteria", "CompositeLoss": "criteria", "get_loss_function": "criteria", "landscape": "slices",
-    "no_decay_groups": "optimizers", "init_weights": "initialization", "signal_report": "signals", "amp": "precision",
+    "no_decay_groups": "optimizers", "init_weights": "initialization", "signal_report": "signals", "find_learning_rate": "lr_finder", "amp": "precision",
     "DeepSupervisionLoss": "supervision", "deep_supervision_schedule_builder": "builders",
     "Standardizer": "data", "split": "data", "tabular": "tables",
     "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",

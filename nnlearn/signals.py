@@ -35,8 +35,8 @@ def untouched(
 ) -> Iterator[None]:
     """Afterwards parameters, gradients, buffers, attributes, modes and random states are bit for bit what they were.
 
-    Tensors keep their identity and their version; meanwhile there is a copy of each. What an attribute holds (a list, say) is
-    not looked into.
+    What requires a gradient does so again. Tensors keep their identity and their version; meanwhile there is a copy of each.
+    What an attribute holds (a list, say) is not looked into.
     """
     held, states = [], random_states()
     for module in model.modules():
@@ -44,8 +44,8 @@ def untouched(
         held.append((module, dict(vars(module)), parts))
     tensors = [t for _, attributes, parts in held for source in (attributes, *parts.values()) for t in source.values()
                if isinstance(t, torch.Tensor) and not is_lazy(t)]
-    grads = [(t, t.grad) for t in tensors if t.is_leaf and t.requires_grad]
-    copies = [(t, t.detach().clone()) for t in [*tensors, *(g for _, g in grads if g is not None)]]
+    grads = [(t, t.grad, t.requires_grad) for t in tensors if t.is_leaf]  # a frozen one may have a gradient, too
+    copies = [(t, t.detach().clone()) for t in [*tensors, *(g for _, g, _ in grads if g is not None)]]
     try:
         yield
     finally:
@@ -56,11 +56,20 @@ def untouched(
                 vars(module)[key].clear()
                 vars(module)[key].update(part)
         for t, copy in copies:
-            if not torch.equal(t.detach(), copy):
+            if not _same_bits(t.detach(), copy):
                 t.data.copy_(copy)
-        for t, grad in grads:
+        for t, grad, requires_grad in grads:
             t.grad = grad
+            if t.requires_grad != requires_grad:
+                (t if t.is_leaf else t.detach_()).requires_grad_(requires_grad)
         set_random_states(states)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    "Equal to the sign of a zero; a NaN is equal to itself."
+    if a.layout != torch.strided or a.is_quantized or a.is_conj() or a.is_neg():
+        return torch.equal(a, b)
+    return torch.equal(*(t.reshape(-1).view(torch.uint8) for t in (a, b)))
 
 # %% ../nbs/library/signals.ipynb #5ce10010
 class Call(NamedTuple):

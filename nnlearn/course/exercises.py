@@ -1248,6 +1248,134 @@ def _unit_variance(net, batch):
             x = part(x)
     return net
 
+# %% ../../nbs/library/exercises.ipynb #c11e0001
+@exercise("lr_finder.rates", cases=[
+    Case("by hand", args=(1.0, 1000.0, 4), why="1, 10, 100, 1000: four rates have three factors between them."),
+    Case("downwards", args=(10.0, 0.001, 5), why="The same formula, with a factor below 1."),
+    Case("a hundred", args=(1e-7, 10.0, 100), why="Each rate is the one before times (end / start) ** (1 / (n - 1))."),
+    Case("two rates", args=(0.1, 0.3, 2), why="They are the ends."),
+    Case("one rate", args=(0.1, 10.0, 1), why="With n = 1, n - 1 is no number to divide by."),
+    Case("the last is end to the bit", call=lambda f: [f(start, end, 30)[-1] == end for start, end in ((1e-7, 0.9), (0.01, 0.7), (1e-5, 3.0))],
+         why="start * (end / start) is off by a rounding error; put `end` there."),
+], hints=["Four rates, three factors.", "`start * (end / start) ** (k / (n - 1))` for k = 0, ..., n - 1; then look at the last, and at n = 1."])
+def _rates(start, end, n):
+    if n == 1:
+        return [start]
+    return [start, *(start * (end / start) ** (k / (n - 1)) for k in range(1, n - 1)), end]
+
+# %% ../../nbs/library/exercises.ipynb #c11e0002
+def _range_tested(answer, look, batches=6, rates=(1e-3, 1e-2, 1e-1, 0.5, 1.0), groups=1, steps_before=0, kind=torch.optim.SGD):
+    "What `look(losses, model, optimizer, rates of the steps)` sees after a range test by an answer."
+    g, used = generator(21), []
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+    loader = [(torch.randn(5, 3, generator=g, dtype=torch.float64), torch.randint(2, (5,), generator=g)) for _ in range(batches)]
+    parts = [list(model.parameters())] if groups == 1 else [list(part.parameters()) for part in model]
+    optimizer = kind([{"params": part} for part in parts], lr=0.05)
+    for x, y in loader[:steps_before]:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    optimizer.register_step_pre_hook(lambda o, *_: used.append([float(group["lr"]) for group in o.param_groups]))
+    return look(answer(model, optimizer, loader, list(rates)), model, optimizer, used)
+
+
+def _numbers(optimizer):
+    "What an optimizer keeps for its parameters."
+    return [value for state in optimizer.state.values() for value in state.values()]
+
+
+@exercise("lr_finder.repaired_test", timeout=20, cases=[
+    Case("the losses", call=lambda f: _range_tested(f, lambda losses, *_: [float(loss) for loss in losses]),
+         why="The rate is set before the step that it belongs to."),
+    Case("a short loader", call=lambda f: _range_tested(f, lambda losses, *_: [float(loss) for loss in losses], batches=2),
+         why="When the loader is used up it begins again, and there is a loss for each rate."),
+    Case("every group", call=lambda f: _range_tested(f, lambda *found: found[3], groups=3), why="An optimizer may have several groups."),
+    Case("plain numbers", call=lambda f: _range_tested(f, lambda losses, *_: [type(loss).__name__ for loss in losses]),
+         why="A loss that is a tensor keeps its whole graph alive; `.item()` is the number."),
+    Case("weights and buffers", call=lambda f: _range_tested(f, lambda _, model, *rest: list(model.state_dict().values())),
+         why="Batch norm keeps its statistics in buffers: they are in the `state_dict`, not in parameters()."),
+    Case("rates", call=lambda f: _range_tested(f, lambda *found: [group["lr"] for group in found[2].param_groups], groups=3),
+         why="The optimizer's rates are as they were."),
+    Case("a fresh optimizer", call=lambda f: _range_tested(f, lambda *found: len(found[2].state), kind=torch.optim.Adam),
+         why="It had no averages before, and has none afterwards."),
+    Case("an optimizer that has averages", call=lambda f: _range_tested(f, lambda *found: _numbers(found[2]), kind=torch.optim.Adam, steps_before=3),
+         why="They are what they were: `state_dict()` holds the tensors themselves, so copy them before."),
+], hints=["Copy first: what does `state_dict()` share with the model?", "`itertools.cycle(loader)` begins again; `.item()` makes a number.",
+          "`copy.deepcopy((model.state_dict(), optimizer.state_dict()))` before, `load_state_dict` of both after."])
+def _repaired_test(model, optimizer, loader, rates):
+    import copy
+    import itertools
+    before, losses = copy.deepcopy((model.state_dict(), optimizer.state_dict())), []
+    for (x, y), rate in zip(itertools.cycle(loader), rates):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.load_state_dict(before[0])
+    optimizer.load_state_dict(before[1])
+    return losses
+
+# %% ../../nbs/library/exercises.ipynb #c11e0003
+def _made_curve(noise=0.0, linear=False, early=0.0, again=0.0):
+    "Rates and losses of a made range test with its steepest place at 0.01."
+    rates = np.linspace(1e-4, 0.04, 60) if linear else 1e-6 * 1e7 ** (np.arange(80) / 79)
+    losses = 2.3 - 1.8 / (1 + (0.01 / rates) ** 1.5) + noise * torch.randn(len(rates), generator=generator(22), dtype=torch.float64).numpy()
+    losses[:6] += early * np.arange(6, 0, -1)  # a fall in the first points
+    losses[-14:-7] += again * np.arange(1, 8)  # it explodes, and comes back
+    losses[-7:] += again * np.arange(7, 0, -1) + 0.5
+    return rates.tolist(), losses.tolist()
+
+
+def _nets_that_read(suggest, nets=6):
+    "How many small nets read nine digits of ten after five epochs of Adam at the rate that an answer suggests."
+    x, y, test_x, test_y = _digits()
+    count = 0
+
+    def trained(rates, g):
+        "A fresh net after a step at each rate, and the losses."
+        model, losses = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)), []
+        for p in model.parameters():
+            p.data = (2 * torch.rand(p.shape, generator=g) - 1) / 8
+        optimizer = torch.optim.Adam(model.parameters())
+        for rate in rates:
+            rows = torch.randint(len(x), (32,), generator=g)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return model, losses
+
+    for seed in range(nets):
+        g, rates = generator(30 + seed), (1e-7 * 1e7 ** (np.arange(90) / 89)).tolist()
+        rate = suggest(rates, trained(rates, g)[1])
+        model, _ = trained([rate] * 220, g)
+        count += (model(test_x).argmax(1) == test_y).float().mean().item() > 0.85
+    return count
+
+
+@exercise("lr_finder.suggest", timeout=60, cases=[
+    Case("a clean curve", args=lambda: _made_curve(), why="The slope is taken against the logarithm of the rate."),
+    Case("a noisy curve", args=lambda: _made_curve(0.08), why="Smooth first, with three neighbours on each side, fewer at the ends."),
+    Case("equal differences", args=lambda: _made_curve(linear=True), why="Per factor of the rate: np.gradient(smoothed, np.log(lrs))."),
+    Case("a fall at the beginning", args=lambda: _made_curve(0.02, early=1.0), why="The first ten points are left out."),
+    Case("a fall after the explosion", args=lambda: _made_curve(0.02, again=1.0), why="Look for the steepest place before the minimum only."),
+    Case("six real nets", call=_nets_that_read, why="Trained with your suggestions, they read nine digits of ten."),
+], hints=["Three lists: smoothed losses, slopes, and the part of the slopes that counts.",
+          "`lowest = 10 + smoothed[10:].argmin()`, and the slopes from 10 to `lowest`.",
+          "`lrs[10 + slopes[10:lowest + 1].argmin()]`"])
+def _suggest(lrs, losses):
+    smoothed = np.array([np.mean(losses[max(k - 3, 0):k + 4]) for k in range(len(losses))])
+    lowest = 10 + smoothed[10:].argmin()
+    slopes = np.gradient(smoothed, np.log(lrs))
+    return float(lrs[10 + slopes[10:lowest + 1].argmin()])
+
 # %% ../../nbs/library/exercises.ipynb #13e00001
 def _as_gradients(*rows):
     return [torch.tensor(row, dtype=torch.float64) for row in rows]

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
-           'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer', 'granularity_explorer',
-           'gradient_clipping_explorer', 'float_format_explorer', 'supervision_explorer', 'temperature_explorer',
-           'size_explorer']
+           'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
+           'granularity_explorer', 'gradient_clipping_explorer', 'float_format_explorer', 'supervision_explorer',
+           'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -31,6 +31,7 @@ from ..measure import memory_traffic
 from ..integers import fake_quantize, range_params
 from ..landscapes import snapshot
 from ..losses import FocalLoss
+from ..lr_finder import centred_mean
 from ..models import small_cnn, trained_digits_net
 from ..passes import descend_parabola
 from ..precision import FloatFormat
@@ -297,6 +298,33 @@ def signal_explorer() -> Any:
                    alt="Variance of the outputs and of the gradients of each layer of a deep net, on a logarithmic axis",
                    gain=Slider([0.58, 1.0, 1.2, 1.41, 1.6, 1.8], "gain", start=1.2), layers=Slider([5, 20, 40], "layers", start=20),
                    activation=Slider(list(_BENDS), "activation", start="ReLU"), norm=Slider(list(_NORMS), "norm", start="none"))
+
+# %% ../../nbs/library/explorers.ipynb #c11f1901
+def lr_finder_explorer() -> Any:
+    """The explorer of the range test: a made curve with a known steepest place, and where smoothing puts it."""
+    rates = 1e-5 * 1e6 ** (np.arange(80) / 79)
+    clean = 2.3 - 1.8 / (1 + (0.01 / rates) ** 2.5) + (rates / 2) ** 2
+    rough = torch.randn(80, generator=generator(0)).numpy()
+
+    def draw(window: int, way: str, noise: float) -> dict[str, Any]:
+        losses = clean + noise * rough
+        if way == "centred mean":
+            smoothed = centred_mean(losses, window)
+        else:  # the share of the newest loss that makes a mean as smooth
+            share, smoothed = 2 / (window + 1), losses.copy()
+            for k in range(1, len(losses)):
+                smoothed[k] = smoothed[k - 1] + share * (losses[k] - smoothed[k - 1])
+        slopes = np.gradient(smoothed, np.log(rates))[10:10 + smoothed[10:].argmin() + 1]
+        found = rates[10 + slopes.argmin()]
+        return {"loss": (rates, np.clip(losses, 0, 3.5), "points"), "smoothed": (rates, np.clip(smoothed, 0, 3.5)),
+                "steepest place": ([0.01, 0.01], [0.0, 3.5], "dashed"), "suggestion": ([found, found], [0.0, 3.5])}
+
+    return explore(draw, title="Where the loss falls fastest", x_label="learning rate", y_label="loss", x_scale="log",
+                   x_range=(1e-5, 10), y_range=(0, 3.5),
+                   alt="A loss curve with noise, smoothed, the steepest place of the curve without noise, and the suggested rate",
+                   window=Slider([1, 3, 7, 15, 25], "window (points)", start=7),
+                   way=Slider(["centred mean", "running mean"], "smoothing", start="running mean"),
+                   noise=Slider([0.0, 0.05, 0.1, 0.2], "noise", start=0.1))
 
 # %% ../../nbs/library/explorers.ipynb #27fe28d8
 def traffic_explorer() -> Any:

@@ -57,6 +57,7 @@ def explorers(redraws: int = 30) -> list[dict]:
         "a slice of a net": explorers.slice_explorer,
         "optimizers": explorers.optimizer_explorer,
         "validation": explorers.validation_explorer,
+        "range test": explorers.lr_finder_explorer,
         "schedules": lambda: explore(explorers.schedule_types(), x_label="step", y_label="rate", alt="rates"),
         "memory traffic": explorers.traffic_explorer,
         "sparsity": explorers.sparsity_explorer,
@@ -123,6 +124,21 @@ def trainer(rounds: int = 15) -> list[dict]:
     return rows
 
 
+def lr_finder(rounds: int = 15) -> list[dict]:
+    """CPU time of a step of a range test over that of a bare training step: nnlearn's finder, torch-lr-finder and fastai."""
+    ratios = beside_peers("lr_finder.py", str(rounds))["ratios"]
+    rows = []
+    for name, values in ratios.items():
+        made = row("range test", name, values, "x bare step", 1.10)
+        if not name.startswith("nnlearn"):
+            ours = statistics.median(ratios[f"nnlearn,{name.split(',', 1)[1]}"])
+            made |= {"reach": "nnlearn ahead", "reached": ours < made["median"]}
+        elif "whole" in name:
+            made |= {"reach": 1.25, "reached": made["median"] <= 1.25}
+        rows.append(made)
+    return rows
+
+
 def landscapes() -> list[dict]:
     """CPU time of a 51x51 landscape over that of as many bare forward passes with loss, and over loss-landscapes."""
     sys.path.insert(0, str(HERE))
@@ -164,7 +180,7 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
             "high": round(max(values), 3), "runs": len(values), "unit": unit, "reach": reach, "reached": median <= reach}
 
 
-BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "landscapes": landscapes,
+BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "lr_finder": lr_finder, "landscapes": landscapes,
               **{name: shrinking(name) for name in ("pruning", "quantization", "distillation")}, "lessons": lessons}
 
 
