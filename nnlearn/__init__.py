@@ -18,6 +18,8 @@ _WHERE = {
     "gradient_check": "probes", "trace_shapes": "probes", "manual_step": "passes", "Tensor": "autograd",
     "LOSS_FUNCTIONS": "criteria", "CompositeLoss": "criteria", "get_loss_function": "criteria", "landscape": "slices",
     "no_decay_groups": "optimizers", "init_weights": "initialization", "signal_report": "signals", "find_learning_rate": "lr_finder", "amp": "precision",
+    "AugmentedLoader": "augmentation", "augment": "augmentation", "cutmix": "augmentation", "mixup": "augmentation",
+    "max_norm_": "regularization", "proximal_l1_": "regularization",
     "DeepSupervisionLoss": "supervision", "deep_supervision_schedule_builder": "builders",
     "Standardizer": "data", "split": "data", "tabular": "tables",
     "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",

@@ -27,6 +27,9 @@ def wrong_targets(
     traits = criterion if isinstance(criterion, LossTraits) else LossTraits(criterion)
     for loss, params in traits.losses:
         one, equal = LossTraits(loss), outputs.shape == targets.shape
+        if _is_likelihood(loss) and equal and targets.is_floating_point():
+            return (f"{one.name} takes class indices, and these are {shape_text(targets)}: CrossEntropyLoss takes shares of the classes, "
+                    "and logits in place of logarithms.")
         if one.labels is not None:
             ignored = params.get("ignore_index", one.labels[1])
             if wrong := _wrong_labels(one.name, outputs, targets, ignored):
@@ -37,6 +40,11 @@ def wrong_targets(
         elif one.logits is not None and not targets.is_floating_point():
             return f"{one.name} takes targets as floats, 0.0 or 1.0, and these are {shape_text(targets)}: use targets.float()."
     return None
+
+
+def _is_likelihood(loss: Any) -> bool:
+    "Whether this is torch's negative log-likelihood, which takes no soft targets."
+    return isinstance(loss, nn.NLLLoss) or loss is nn.functional.nll_loss
 
 
 def _wrong_labels(name: str, outputs: torch.Tensor, targets: torch.Tensor, ignored: int) -> str | None:

@@ -266,6 +266,7 @@ class PassMetric:
             return
         if self.metric is None:
             self.make(outputs[:1], targets[:1])
+        targets = _hard(self.metric, outputs, targets)
         if isinstance(self.spec, str):
             outputs, targets = _as_labels(self.metric, outputs, targets, self.traits)
         if self.metric.device != outputs.device:
@@ -319,8 +320,21 @@ def _is_torchmetric(spec: Any) -> bool:
     return "torchmetrics" in sys.modules and isinstance(spec, sys.modules["torchmetrics"].Metric)
 
 
+def _hard(metric: Any, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    "Soft targets as a metric of labels takes them: the class with the largest share, or 0 and 1, whichever is nearer."
+    name = type(metric).__name__
+    if not targets.is_floating_point() or not name.startswith(("Binary", "Multilabel", "Multiclass")):
+        return targets
+    if not name.startswith("Multiclass"):
+        return targets.round().long()
+    if targets.shape != outputs.shape:
+        raise ConfigError(f"expected class indices, or shares of the classes of shape {tuple(outputs.shape)}, got targets of shape "
+                          f"{tuple(targets.shape)} and type {targets.dtype}.", place="metrics")
+    return targets.argmax(dim=1)
+
+
 def _as_labels(metric: Any, outputs: torch.Tensor, targets: torch.Tensor, traits: LossTraits) -> tuple[torch.Tensor, torch.Tensor]:
-    "Outputs and targets as a metric of labels takes them: probabilities for binary targets, class indices otherwise."
+    "Outputs and targets as a metric of that name takes them: probabilities of binary labels, in the shape of the targets."
     name = type(metric).__name__
     if name.startswith(("Binary", "Multilabel")):
         if traits.logits is None:
@@ -328,9 +342,6 @@ def _as_labels(metric: Any, outputs: torch.Tensor, targets: torch.Tensor, traits
                               "or BCELoss, or pass a torchmetrics object.", place="metrics")
         outputs = torch.sigmoid(outputs) if traits.logits else outputs
         outputs = outputs.reshape(targets.shape) if outputs.numel() == targets.numel() else outputs
-        targets = targets.round().long() if targets.is_floating_point() else targets
-    elif name.startswith("Multiclass") and targets.is_floating_point():
-        targets = targets.argmax(dim=1)
     return outputs, targets
 
 # %% ../nbs/library/metrics.ipynb #3e7c0021

@@ -67,7 +67,8 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "trainer": "The trainer",
            "files": "Files", "replay": "Replay",
            "supervisors": "Supervisors", "builders": "Builders", "report": "Reports",
-           "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings", "signals": "Signals", "rehearsal": "Rehearsal",
+           "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings",
+           "signals": "Signals", "rehearsal": "Rehearsal", "augmentation": "Augmentation",
            "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
            "programs": "Programs", "teachers": "Teachers", "features": "Features", "stages": "Stages",
@@ -79,7 +80,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
 ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
-supervisors schedules supervision builders config runs records findings signals rehearsal initialization lr_finder regularization
+supervisors schedules supervision builders config runs records findings signals rehearsal initialization lr_finder augmentation regularization
 diagnosis runtimes export layers pruning integers integer_layers programs quantization teachers features distillation stages pipeline
 tuning memory distributed keras.training keras.compression course.explore course.explorers course.compare
 course.sandbox course.check course.exercises course.contents course.cli""".split()

@@ -1248,6 +1248,102 @@ def _unit_variance(net, batch):
             x = part(x)
     return net
 
+# %% ../../nbs/library/exercises.ipynb #12e00001
+@exercise("regularization.elastic_step", cases=[
+    Case("no penalties", args=lambda: (_float64(1.0, -2.0), _float64(0.5, 0.5), 0.1, 0.0, 0.0), why="Without penalties it is a gradient step."),
+    Case("L1 alone", args=lambda: (_float64(1.0, 0.02, -0.5), _float64(0.0, 0.0, 0.0), 0.1, 0.5, 0.0),
+         why="Nearer to 0 by rate times l1, and not across it."),
+    Case("L2 alone", args=lambda: (_float64(1.0, -2.0), _float64(0.0, 0.0), 0.5, 0.0, 2.0),
+         why="The exact minimum divides by 1 + rate * l2; a gradient step would multiply by 1 - rate * l2."),
+    Case("both", args=lambda: (_float64(1.0, -0.3, 0.04), _float64(1.0, -1.0, 0.2), 0.1, 0.5, 3.0),
+         why="The gradient step first, then the threshold, then the division."),
+    Case("exact zeros", call=lambda f: int((f(_float64(0.03, -0.04, 0.5), _float64(0.0, 0.0, 0.0), 0.1, 0.5, 1.0) == 0).sum()),
+         why="What is smaller than rate * l1 becomes 0, exactly."),
+    Case("a matrix", args=lambda: (torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3),
+                                   torch.ones(2, 3, dtype=torch.float64), 0.1, 0.5, 1.0)),
+    Case("w stays", call=lambda f: [w := _float64(1.0, -2.0), f(w, _float64(1.0, 1.0), 0.1, 0.5, 1.0)][0], why="Return new weights."),
+], hints=["u = w - rate * gradient; then the minimum for v > 0, for v < 0, and in between.",
+          "Soft thresholding by rate * l1, divided by 1 + rate * l2."])
+def _elastic_step(w, gradient, rate, l1, l2):
+    u = w - rate * gradient
+    return (u - u.clamp(-rate * l1, rate * l1)) / (1 + rate * l2)
+
+# %% ../../nbs/library/exercises.ipynb #12e00002
+def _shaded(*shape):
+    "Images and labels of five rows, the shares of each and its partner."
+    g = generator(1)
+    return (torch.rand(5, *shape, generator=g, dtype=torch.float64), torch.tensor([2, 0, 1, 2, 0]), 3,
+            _float64(0.9, 0.25, 0.5, 1.0, 0.0), torch.tensor([1, 2, 4, 0, 0]))
+
+
+@exercise("regularization.mixed_batch", cases=[
+    Case("images of one pixel", args=lambda: _shaded(1, 1, 1), why="share * own + (1 - share) * partner, for the images and for the labels."),
+    Case("images", call=lambda f: f(*_shaded(2, 3, 4))[0], why="A share belongs to a row: reshape it to (rows, 1, 1, 1)."),
+    Case("as many columns as rows", call=lambda f: f(*_shaded(1, 5, 5))[0],
+         why="Here a share of shape (rows,) fits the last dimension, and mixes columns in silence."),
+    Case("labels", call=lambda f: f(*_shaded(1, 2, 2))[1], why="The rest of the share belongs to the label of the partner."),
+    Case("shares sum to 1", call=lambda f: f(*_shaded(1, 2, 2))[1].sum(1)),
+    Case("the batch stays", call=lambda f: [(b := _shaded(1, 2, 2)), f(*b)][0][0], why="The images of the caller are not to be changed."),
+], hints=["`share.reshape(-1, 1, 1, 1)` goes with images; `share[:, None]` goes with labels.",
+          "Write the sum in one line: what is changed in place is read again as a partner."])
+def _mixed_batch(images, labels, classes, share, partner):
+    s = share.reshape(-1, 1, 1, 1)
+    shares = nn.functional.one_hot(labels, classes).to(images.dtype)
+    return s * images + (1 - s) * images[partner], share[:, None] * shares + (1 - share)[:, None] * shares[partner]
+
+# %% ../../nbs/library/exercises.ipynb #12e00003
+def _points_from_holes(cutout, nets=8, rows=300, epochs=50):
+    "Points of test accuracy that holes of 4x4 pixels bring, on average over nets trained on digits of which 30 % have random labels."
+    x, y, test_x, test_y = _digits()
+    means = []
+    for with_holes in (False, True):
+        g = generator(0)
+        chosen = torch.stack([torch.randperm(len(x), generator=g)[:rows] for _ in range(nets)])
+        noise = torch.rand(nets, rows, generator=g) < 0.3
+        inputs, labels = x[chosen], torch.randint(10, (nets, rows), generator=g).where(noise, y[chosen])
+        w = [((2 * torch.rand(nets, *shape, generator=g) - 1) / shape[0] ** 0.5).requires_grad_() for shape in ((64, 64), (64, 10))]
+        optimizer, each = torch.optim.Adam(w, lr=0.004), torch.arange(nets)[:, None]
+        for _ in range(epochs):
+            order = torch.rand(nets, rows, generator=g).argsort(1)
+            for batch in order.split(50, 1):
+                images = inputs[each, batch]
+                places = [torch.randint(-1, 6, (images.shape[1],), generator=g) for _ in range(2)]
+                if with_holes:  # the nets stand where channels stand
+                    images = cutout(images.transpose(0, 1).unflatten(2, (8, 8)), 4, *places).flatten(2).transpose(0, 1)
+                logits = (images @ w[0]).relu() @ w[1]
+                optimizer.zero_grad()
+                (nets * nn.functional.cross_entropy(logits.flatten(0, 1), labels[each, batch].flatten())).backward()
+                optimizer.step()
+        with torch.no_grad():
+            means.append(100 * (((test_x @ w[0]).relu() @ w[1]).argmax(2) == test_y).float().mean().item())
+    return means[1] - means[0]
+
+
+def _with_holes(f, size, rows, columns, shape=(2, 4, 5)):
+    return f(torch.arange(1.0, len(rows) * math.prod(shape) + 1).reshape(-1, *shape), size, torch.tensor(rows), torch.tensor(columns))
+
+
+@exercise("regularization.cutout", timeout=60, cases=[
+    Case("inside", call=lambda f: _with_holes(f, 2, [1, 0], [2, 0]), why="From rows[i] and columns[i] on, size pixels in each direction."),
+    Case("across the first edge", call=lambda f: _with_holes(f, 3, [-1, -2], [-2, 1]), why="What lies before the edge is not cut elsewhere."),
+    Case("across the last edge", call=lambda f: _with_holes(f, 3, [3, 2], [4, 3])),
+    Case("rows are not columns", call=lambda f: _with_holes(f, 1, [3, 0], [0, 4]), why="rows count down, columns count to the right."),
+    Case("one pixel, all channels", call=lambda f: _with_holes(f, 1, [1], [1], (3, 2, 2)), why="A hole goes through all channels."),
+    Case("no hole", call=lambda f: _with_holes(f, 0, [1], [1])),
+    Case("the batch stays", call=lambda f: [(x := torch.ones(1, 1, 3, 3)), f(x, 2, torch.tensor([0]), torch.tensor([0]))][0],
+         why="Return new images."),
+    Case("nets learn less by heart", call=lambda f: _points_from_holes(f) > 1,
+         why="With holes the nets gain some points on the test rows."),
+], hints=["A pixel lies in the hole when its row and its column do.",
+          "(place >= first[:, None]) & (place < first[:, None] + size) is a mask (N, length); combine both to (N, 1, H, W)."])
+def _cutout(images, size, rows, columns):
+    inside = []
+    for first, length in ((rows, images.shape[2]), (columns, images.shape[3])):
+        place = torch.arange(length, device=images.device)
+        inside.append((place >= first[:, None]) & (place < first[:, None] + size))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(hole, 0.0)
+
 # %% ../../nbs/library/exercises.ipynb #c11e0001
 @exercise("lr_finder.rates", cases=[
     Case("by hand", args=(1.0, 1000.0, 4), why="1, 10, 100, 1000: four rates have three factors between them."),

@@ -6,8 +6,8 @@
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
-           'granularity_explorer', 'gradient_clipping_explorer', 'float_format_explorer', 'supervision_explorer',
-           'temperature_explorer', 'size_explorer']
+           'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'float_format_explorer',
+           'supervision_explorer', 'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -462,6 +462,27 @@ def granularity_explorer(
                    y_scale="log", y_range=(0.1, 200), alt="Relative rounding error of the weights of every output, sorted",
                    layer=Slider(list(weights), "layer", start=list(weights)[0]), bits=Slider([2, 3, 4, 6, 8], "bits", start=4),
                    scales=Slider(["one scale", "one for each output"], "scales", start="one for each output"))
+
+# %% ../../nbs/library/explorers.ipynb #12c11901
+def overfitting_explorer() -> Any:
+    """The explorer of overfitting: a polynomial through noisy points, with decay, a degree and more or fewer points."""
+    rng = generator(3, "numpy")
+    x_all = 2 * ((0.5 + 0.6180339887 * np.arange(200)) % 1) - 1  # by the golden ratio: spread out, however many are taken
+    y_all = np.sin(math.pi * x_all) + 0.3 * rng.standard_normal(200)
+    grid = np.linspace(-1, 1, 61)
+
+    def draw(points: int, degree: int, decay: float) -> dict[str, Any]:
+        x, y = x_all[:points], y_all[:points]
+        terms = np.polynomial.legendre.legvander(x, degree)
+        shrunk = decay * np.diag([0.0] + [1.0] * degree)  # the constant does not decay
+        weights = np.linalg.lstsq(terms.T @ terms / points + shrunk, terms.T @ y / points, rcond=1e-12)[0]
+        fit = np.clip(np.polynomial.legendre.legvander(grid, degree) @ weights, -3, 3)
+        return {"points": (x, y, "points"), "polynomial": (grid, fit), "truth": (grid, np.sin(math.pi * grid), "dashed")}
+
+    return explore(draw, title="A polynomial, its points and its decay", x_label="x", y_label="y", y_range=(-2, 2),
+                   alt="Noisy points around one period of a sine, the sine, and the polynomial that was fitted to the points",
+                   points=Slider([10, 20, 50, 200], "points", start=10), degree=Slider([1, 2, 3, 6, 9], "degree", start=9),
+                   decay=Slider([0.0, 0.0001, 0.001, 0.01, 0.1, 1.0], "decay", start=0.0))
 
 # %% ../../nbs/library/explorers.ipynb #13c11901
 def gradient_clipping_explorer() -> Any:
