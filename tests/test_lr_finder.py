@@ -707,3 +707,16 @@ def test_rates_of_groups_that_begin_at_zero():
         lrs, _ = find_learning_rate(model, loader, criterion, optimizer, num_steps=3)
     np.testing.assert_allclose(np.array(seen), np.outer(lrs, [1.0, 0.5]), rtol=1e-12)
     assert optimizer.param_groups[0]["lr"] == 0 and copy.deepcopy(optimizer).param_groups[1]["lr"] == 0
+
+
+def test_clipping_precision_and_train_mode_are_those_of_the_trainer():
+    def look(**options):
+        model = mlp()
+        model.eval()
+        seen = []
+        model[2].register_forward_hook(lambda module, _, out: seen.append((module.training, out.dtype)))
+        trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), device="cpu", **options)
+        return find_learning_rate(trainer, [(X, Y)], num_steps=30, start_lr=1e-3, end_lr=1.0).losses[-1], seen[0]
+
+    plain, clipped, half = look(), look(clip_norm=1e-3), look(use_amp=True, amp_dtype=torch.float16)
+    assert plain[1] == (True, torch.float32) and half[1] == (True, torch.float16) and clipped[0] > plain[0] + 0.05

@@ -356,13 +356,13 @@ def test_the_next_schedule_reaches_the_loss():
     assert [history[f"weight_{2 - s}"][k] for k, s in enumerate(history["schedule"])] == [1] * 8
 
 
-def test_what_cannot_work_is_said_before_training():
+def test_what_cannot_work_is_said_before_training(tmp_path):
     model = UNet(widths=(4, 4, 4))
     plain = Trainer(model, nn.BCEWithLogitsLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device="cpu", callbacks=[DeepSupervision()])
     with pytest.raises(ConfigError, match="DeepSupervision: expected a trainer whose criterion is a DeepSupervisionLoss, got BCEWithLogitsLoss"):
         plain.fit(loader(), verbose=0)
     with pytest.raises(ConfigError, match="put it before"):
-        trainer([TensorBoardLogger("nowhere"), DeepSupervision()]).fit(loader(), verbose=0)
+        trainer([TensorBoardLogger(tmp_path), DeepSupervision()]).fit(loader(), verbose=0)
     with pytest.raises(ConfigError, match="pass total_steps"):
         trainer([DeepSupervision()]).fit((batch for batch in loader()), verbose=0)
     for monitor, validation, words in (("val_loss", None, "monitors val_loss, so fit\\(\\) needs a val_loader"), ("val_los", loader(16), "no column 'val_los'"),
