@@ -30,8 +30,9 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     "not finite": ("look at the batch of that step for NaN, infinity or a division by 0", "a learning rate ten times lower, or a warmup",
                    "clip the gradients' global norm; under float16 scale the loss"),
     "learning rate too high": ("a learning rate three to ten times lower", "a warmup", "clip the gradients' global norm"),
-    "hardly learning": ("find a learning rate with a range test; it may be far too low", "try to overfit 100 rows first: if that fails, the "
-                        "fault is in the code", "check that the optimizer holds the parameters, and that targets belong to their rows"),
+    "hardly learning": ("find a learning rate with a range test; it may be far too low",
+                        "try to overfit 100 rows first: if that fails, the fault is in the code",
+                        "check that the optimizer holds the parameters, and that targets belong to their rows"),
     "overfitting": ("stop at the lowest validation loss", "more data, or augmentation", "weight decay, dropout, a smaller net"),
     "constant predictions": ("look at the outputs of a few rows: are they all alike?", "check the scale of the inputs and the balance of "
                              "the classes", "a lower learning rate: dead units cannot recover"),
@@ -119,7 +120,7 @@ def _overfitting(record: Record) -> Finding | None:
         if f"val_{name}" not in record:
             continue
         train, val = _smooth(record[name]), _smooth(record[f"val_{name}"])
-        if len(val.values) < 3 or len(train.values) < 3 or min(*train.values, *val.values) <= 0:
+        if min(len(val.values), len(train.values)) < 3 or min(*train.values, *val.values) <= 0:
             continue
         lowest = val.values.index(min(val.values))
         then = min(range(len(train.places)), key=lambda i: abs(train.places[i] - val.places[lowest]))
@@ -151,8 +152,8 @@ def _exploding(record: Record) -> Finding | None:
     usual, largest = statistics.median(values), max(values)
     if largest > 10 and largest > 50 * usual:
         where = places[values.index(largest)]
-        return Finding("exploding gradients", f"{record.names['grad_norm']} is {_text(largest)} at {_at(record, where)}, and {_text(usual)} "
-                       "in the median.", REMEDIES["exploding gradients"], where)
+        return Finding("exploding gradients", f"{record.names['grad_norm']} is {_text(largest)} at {_at(record, where)}, and "
+                       f"{_text(usual)} in the median.", REMEDIES["exploding gradients"], where)
     return None
 
 
@@ -210,7 +211,8 @@ def cannot_say(
     if not longest:
         gaps.append("whether it learns at all: there is no training loss.")
     elif longest < 4:
-        gaps.append(f"how it goes on: there {'is only 1 value' if longest == 1 else f'are only {longest} values'} of the training loss.")
+        values = "is only 1 value" if longest == 1 else f"are only {longest} values"
+        gaps.append(f"how it goes on: there {values} of the training loss.")
     if not any(name.startswith("val_") for name in record.series):
         gaps.append("whether it overfits: there is no validation loss.")
     if "grad_norm" not in record:

@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'FloatFormat', 'underflow_fraction', 'LossScaler', 'Amp', 
 
 # %% ../nbs/14_precision.ipynb #e14a0004
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 

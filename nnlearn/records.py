@@ -176,10 +176,10 @@ def _from_rows(rows: Iterable[Mapping[Any, Any]], source: str) -> Record:
     found: dict[str, Series] = {}
     for place, row in zip(places, rows, strict=True):
         for key, value in row.items():
-            if isinstance(key, str) and key != keys.get(unit or "") and (number := _number(value)) is not None:
+            if isinstance(key, str) and key != keys.get(unit or "") and (cell := _number(value)) is not None:
                 series = found.setdefault(key.strip(), Series([], []))
                 series.places.append(place)
-                series.values.append(number)
+                series.values.append(cell)
     return Record(found, source, {"global_step": "step", "iter": "step", "iteration": "step"}.get(unit or "row", unit or "row"))
 
 # %% ../nbs/library/records.ipynb #7ec00009
@@ -191,7 +191,8 @@ def _from_path(path: Path) -> Record:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError("is not text. Expected CSV, JSON, or TensorBoard's events (with tfevents in the name).", place=str(path)) from error
+        raise ConfigError("is not text. Expected CSV, JSON, or TensorBoard's events (with tfevents in the name).",
+                          place=str(path)) from error
     if text.lstrip()[:1] in ("{", "["):
         return _from_json(text, path)
     return _from_csv(text, path)

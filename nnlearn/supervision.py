@@ -20,7 +20,7 @@ from torch import nn
 from .batches import main_output
 from .core import ConfigError, Registry, check_keys, checked, fit_value
 from .metrics import LossTraits
-from .supervisors import AdaptiveSupervision, DeepSupervision  # noqa: F401
+from .supervisors import AdaptiveSupervision, DeepSupervision
 
 # %% ../nbs/15_supervision.ipynb #f15a0020
 SUPERVISION = Registry("supervision schedule")
@@ -228,7 +228,7 @@ def resize_target(
         raise ConfigError(f"a target of shape {tuple(target.shape)} does not fit an output "
                           f"of shape {tuple(output.shape)}.", place="DeepSupervisionLoss")
     if real:
-        pools = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+        pools: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
         return pools[len(size) - 1](target, size)
     for dim, (now, wanted) in enumerate(zip(given, size, strict=True)):
         places = ((torch.arange(wanted, device=target.device) + 0.5) * now / wanted).long()

@@ -22,7 +22,8 @@ from nnlearn.trainer import Trainer
 
 @pytest.mark.parametrize("given, usual", [
     ("loss", "loss"), ("train_loss", "loss"), ("train_loss_step", "loss"), ("Train/Loss", "loss"), ("trainLoss", "loss"), ("Loss", "loss"),
-    ("val_loss", "val_loss"), ("valid_loss", "val_loss"), ("Loss/validation", "val_loss"), ("test_loss", "val_loss"), ("dev/loss", "val_loss"),
+    ("val_loss", "val_loss"), ("valid_loss", "val_loss"), ("Loss/validation", "val_loss"), ("test_loss", "val_loss"),
+    ("dev/loss", "val_loss"),
     ("acc", "accuracy"), ("val_acc1", "val_accuracy"), ("eval_accuracy", "val_accuracy"), ("sparse_categorical_accuracy", "accuracy"),
     ("lr", "lr"), ("learning_rate", "lr"), ("lr-AdamW/pg1", "lr"), ("lr/pg0", "lr"), ("train/grad_norm", "grad_norm"),
     ("train/box_loss", "box_loss"), ("val/box_loss", "val_box_loss"), ("metrics/mAP50(B)", "map50_b"), ("f1", "f1"), ("eval_f1", "val_f1"),
@@ -58,7 +59,8 @@ def test_every_form_gives_the_same_series(tmp_path):
     writer.writeheader()
     writer.writerows(rows)
     texts = {"a.csv": sheet.getvalue(), "b.csv": sheet.getvalue().replace(",", ";"), "c.tsv": sheet.getvalue().replace(",", "\t"),
-             "d.csv": "\ufeff" + sheet.getvalue().replace("\n", "\r\n"), "e.json": json.dumps(data), "f.json": json.dumps({"history": data, "epoch": [0, 1]}),
+             "d.csv": "\ufeff" + sheet.getvalue().replace("\n", "\r\n"), "e.json": json.dumps(data),
+             "f.json": json.dumps({"history": data, "epoch": [0, 1]}),
              "g.json": json.dumps(rows), "h.jsonl": "\n".join(map(json.dumps, rows)), "i.json": pandas.DataFrame(data).to_json(),
              "j.csv": "# a comment\n" + sheet.getvalue().replace("epoch,loss", " epoch , loss")}
     for name, text in texts.items():
@@ -70,18 +72,21 @@ def test_every_form_gives_the_same_series(tmp_path):
     class KerasHistory:
         history = data
 
-    for source in (data, rows, KerasHistory(), pandas.DataFrame(rows), {name: torch.tensor(v, dtype=torch.float64) for name, v in data.items()}):
+    for source in (data, rows, KerasHistory(), pandas.DataFrame(rows), {name: torch.tensor(v, dtype=torch.float64) for name,
+                                                                        v in data.items()}):
         assert read_record(source)["val_loss"].values == data["val_loss"]
 
 
 def test_lightning_and_hugging_face(tmp_path):
-    (tmp_path / "metrics.csv").write_text("epoch,step,train_loss,val_acc,val_loss\n0,49,0.9,,\n0,99,,0.7,0.8\n1,149,0.5,,\n1,199,,0.8,0.6\n")
+    (tmp_path / "metrics.csv").write_text("epoch,step,train_loss,val_acc,val_loss\n0,49,0.9,,\n0,99,,0.7,0.8\n"
+                                          "1,149,0.5,,\n1,199,,0.8,0.6\n")
     record = read_record(tmp_path / "metrics.csv")
     assert record["loss"] == ([49, 149], [0.9, 0.5]) and record["val_loss"] == ([99, 199], [0.8, 0.6]) and record.unit == "step"
     state = {"best_metric": None, "epoch": 1.0, "log_history": [
         {"epoch": 0.5, "grad_norm": 3.5, "learning_rate": 1e-4, "loss": 2.0, "step": 10},
         {"epoch": 1.0, "eval_loss": 1.5, "eval_runtime": 2.0, "eval_samples_per_second": 100.0, "step": 20},
-        {"epoch": 1.0, "grad_norm": math.inf, "learning_rate": 0.0, "loss": 1.4, "step": 20}, {"train_loss": 1.7, "train_runtime": 9.0, "step": 20}]}
+        {"epoch": 1.0, "grad_norm": math.inf, "learning_rate": 0.0, "loss": 1.4, "step": 20}, {"train_loss": 1.7, "train_runtime": 9.0,
+                                                                                               "step": 20}]}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     record = read_record(tmp_path / "trainer_state.json")
     assert record["loss"] == ([10, 20], [2.0, 1.4]) and record["val_loss"] == ([20], [1.5]) and record["grad_norm"].finite == ([10], [3.5])
@@ -111,7 +116,8 @@ def test_tensorboard_written_and_read_back(tmp_path):
 
 
 def test_what_cannot_be_read_is_said(tmp_path):
-    files = {"empty.csv": "", "words.csv": "name,place\na,b\n", "list.json": "[1, 2]", "number.json": "{\"a\": 3}", "broken.json": "{\"loss\": [1, 2",
+    files = {"empty.csv": "", "words.csv": "name,place\na,b\n", "list.json": "[1, 2]", "number.json": "{\"a\": 3}",
+             "broken.json": "{\"loss\": [1, 2",
              "text.txt": "nothing here\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -131,7 +137,8 @@ def test_two_thousand_mutated_files_are_read_or_refused(tmp_path):
     rng, path = random.Random(0), tmp_path / "record"
     texts = [json.dumps({"log_history": [{"step": 10 * i, "loss": 2.0 / (i + 1), "eval_loss": 2.1 / (i + 1)} for i in range(5)]}),
              "epoch,loss,val_loss\n" + "\n".join(f"{e},{2 / (e + 1)},{2.2 / (e + 1)}" for e in range(6)), json.dumps(columns(6))]
-    junk = ["nan", "inf", "-1e308", ",", "\n", "\"", "{", "}", "[", "]", "null", "true", "-", "0", ";", "\t", "é", "\x00", "1e999", "loss", "epoch"]
+    junk = ["nan", "inf", "-1e308", ",", "\n", "\"", "{", "}", "[", "]", "null", "true", "-", "0", ";", "\t", "é", "\x00", "1e999", "loss",
+            "epoch"]
     outcomes = {True: 0, False: 0}
     for _ in range(2000):
         text = rng.choice(texts)
@@ -157,11 +164,14 @@ def found(**data):
 
 def test_each_finding_has_its_evidence():
     nan, inf = math.nan, math.inf
-    assert found(loss=[2.0, 1.0, nan, nan]) == ["not finite"] and found(loss=[2.0, 1.0, 0.7, 0.6], val_loss=[2, 1, inf, 0.8]) == ["not finite"]
+    assert found(loss=[2.0, 1.0, nan, nan]) == ["not finite"]
+    assert found(loss=[2.0, 1.0, 0.7, 0.6], val_loss=[2, 1, inf, 0.8]) == ["not finite"]
     assert "loss is nan at epoch 2" in str(find_faults([{"epoch": e, "loss": v} for e, v in enumerate([2.0, 1.0, nan])]))
-    assert found(loss=[2.0, 7.0, 4.0, 5.0]) == ["learning rate too high"] == found(loss=[80.0, 2.4, 2.4, 2.38, 2.4], accuracy=[0.1, 0.1, 0.11, 0.1, 0.1])
+    assert found(loss=[2.0, 7.0, 4.0, 5.0]) == ["learning rate too high"]
+    assert found(loss=[80.0, 2.4, 2.4, 2.38, 2.4], accuracy=[0.1, 0.1, 0.11, 0.1, 0.1]) == ["learning rate too high"]
     assert found(loss=[2.0, 3.0, 1.5, 0.5]) == [] == found(loss=[2.0, 2.6, 1.9, 1.4], accuracy=[0.5, 0.4, 0.8, 0.95])  # it recovered
-    assert found(loss=[2.30, 2.29, 2.29, 2.28]) == ["hardly learning"] and found(loss=[0.1, 0.099, 0.098, 0.098], accuracy=[0.97] * 3 + [0.98]) == []
+    assert found(loss=[2.30, 2.29, 2.29, 2.28]) == ["hardly learning"]
+    assert found(loss=[0.1, 0.099, 0.098, 0.098], accuracy=[0.97] * 3 + [0.98]) == []
     assert found(loss=[1.0, 0.5, 0.2, 0.05], val_loss=[1.0, 0.8, 1.0, 1.5]) == ["overfitting"]
     assert found(loss=[1.0, 0.5, 0.2, 0.1], val_loss=[1.0, 0.7, 0.6, 0.6]) == []  # a gap alone
     assert found(loss=[0.5, 0.05, 0.01, 0.01], val_loss=[0.6, 0.5, 0.49, 0.5], accuracy=[0.9, 1.0, 1.0, 1.0]) == ["overfitting"]
@@ -170,7 +180,8 @@ def test_each_finding_has_its_evidence():
     assert found(loss=[2.3, 1.0, 0.5, 0.3], val_accuracy=[1.0, 1.0, 1.0, 1.0]) == []
     assert found(loss=[2.3, 2.0, 1.5, 1.2, 1.0], grad_norm=[1.0, 900.0, 1.2, 1.1, 0.9]) == ["exploding gradients"]
     assert found(loss=[2.3, 2.0, 1.5, 1.2, 1.0], grad_norm=[inf, 5.0, 1.2, 1.1, 0.9]) == []  # a scaler looks for its scale
-    assert found(loss=[3.0, 2.0, 1.0, 0.9], lr=[1e-3, 1e-3, 0, 0]) == ["learning rate of zero"] and found(loss=[3.0, 2.0, 1.0, 0.9], lr=[0, 1e-3, 1e-4, 0]) == []
+    assert found(loss=[3.0, 2.0, 1.0, 0.9], lr=[1e-3, 1e-3, 0, 0]) == ["learning rate of zero"]
+    assert found(loss=[3.0, 2.0, 1.0, 0.9], lr=[0, 1e-3, 1e-4, 0]) == []
 
 
 def test_the_earliest_sign_comes_first():
@@ -180,7 +191,8 @@ def test_the_earliest_sign_comes_first():
 
 def test_what_the_record_cannot_say():
     text = str(find_faults({"accuracy": [0.5, 0.6]}))
-    assert all(words in text for words in ("Nothing was found.", "no training loss", "no validation loss", "no gradient norms", "needs the net", "needs the data"))
+    assert all(words in text for words in ("Nothing was found.", "no training loss", "no validation loss", "no gradient norms",
+                                           "needs the net", "needs the data"))
     assert "there is only 1 value of the training loss" in str(find_faults({"loss": [1.0]}))
     full = str(find_faults({**columns(), "grad_norm": [1.0] * 4}))
     assert "no validation" not in full and "no gradient" not in full
@@ -212,7 +224,8 @@ def run(kind, seed):
     seed_everything(seed)
     model = nn.Sequential(nn.Linear(64, width), layer, nn.Linear(width, 10))
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer(model.parameters(), lr=rate), device="cpu", metrics=["accuracy"])
-    return trainer.fit(TensorLoader(x, y, batch_size=32, shuffle=True, seed=seed), TensorLoader(data.test_x.flatten(1), data.test_y, batch_size=360),
+    return trainer.fit(TensorLoader(x, y, batch_size=32, shuffle=True, seed=seed), TensorLoader(data.test_x.flatten(1), data.test_y,
+                                                                                                batch_size=360),
                        epochs=epochs, verbose=0)
 
 

@@ -76,7 +76,8 @@ def test_underflow_counts_what_becomes_zero():
     assert underflow_fraction([g, None, torch.ones(3)], torch.float16) == 2 / 6
     assert underflow_fraction(g, torch.float16, scale=2**16) == underflow_fraction(g, torch.bfloat16) == 0
     assert underflow_fraction(g, FORMATS["float16"]) == underflow_fraction(g) == underflow_fraction(g.double())
-    assert underflow_fraction(torch.tensor([1e-7]), FloatFormat(4, 3)) == 1 and underflow_fraction(torch.tensor([1e-50], dtype=torch.float64)) == 1
+    assert underflow_fraction(torch.tensor([1e-7]), FloatFormat(4, 3)) == 1
+    assert underflow_fraction(torch.tensor([1e-50], dtype=torch.float64)) == 1
     for nothing in ([], [None], torch.zeros(3), torch.tensor([math.nan])):
         with pytest.raises(ConfigError, match="underflow_fraction.grads: expected entries that are not 0"):
             underflow_fraction(nothing)
@@ -129,7 +130,8 @@ def test_equal_to_torch_over_a_thousand_random_steps_with_infinities(make, clips
 
 
 def test_factors_that_are_no_powers_of_two_and_the_ends_of_float32():
-    for options in ({"init_scale": 3.3, "growth_factor": 1.7, "backoff_factor": 0.3, "growth_interval": 2}, {"init_scale": 1e38, "growth_interval": 1}):
+    for options in ({"init_scale": 3.3, "growth_factor": 1.7, "backoff_factor": 0.3, "growth_interval": 2},
+                    {"init_scale": 1e38, "growth_interval": 1}):
         states, rng = [], torch.Generator().manual_seed(2)
         for scaler in (LossScaler(**options), torch.amp.GradScaler("cpu", **options)):
             w, rng = nn.Parameter(torch.ones(3)), torch.Generator().manual_seed(2)

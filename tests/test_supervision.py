@@ -16,7 +16,13 @@ from nnlearn.course.explorers import supervision_explorer
 from nnlearn.loaders import TensorLoader
 from nnlearn.models import UNet
 from nnlearn.supervision import (
-    SUPERVISION, AdaptiveSupervision, DeepSupervision, DeepSupervisionLoss, SupervisionSchedule, resize_target)
+    SUPERVISION,
+    AdaptiveSupervision,
+    DeepSupervision,
+    DeepSupervisionLoss,
+    SupervisionSchedule,
+    resize_target,
+)
 from nnlearn.trainer import TensorBoardLogger, Trainer
 
 # Formulas, written again, term by term
@@ -73,9 +79,11 @@ FORMULAS = {
     "scale_by_scale_low_to_high": lambda p, n: one_hot(n - 1 - min(math.floor(p * n), n - 1), n),
     "cosine_annealing": waves, "curriculum": window, "step_wise": steps}
 
-SETTINGS = {"custom_sigmoid_low_to_high": [{}, {"k": 3.0, "x0": 0.2, "transition_point": 0.0}, {"k": 40.0, "x0": 1.0, "transition_point": 0.9}],
+SETTINGS = {"custom_sigmoid_low_to_high": [{}, {"k": 3.0, "x0": 0.2, "transition_point": 0.0},
+                                           {"k": 40.0, "x0": 1.0, "transition_point": 0.9}],
             "cosine_annealing": [{}, {"frequency": 0.7, "final_ratio": 1.0}, {"frequency": 11.0, "final_ratio": 0.0}],
-            "curriculum": [{}, {"max_active_outputs": 1}, {"max_active_outputs": 2, "activation_strategy": "exp"}, {"max_active_outputs": 9}],
+            "curriculum": [{}, {"max_active_outputs": 1}, {"max_active_outputs": 2, "activation_strategy": "exp"},
+                           {"max_active_outputs": 9}],
             "step_wise": [{}, {"threshold": 0.0}, {"threshold": 0.1}, {"threshold": 1.0}]}
 
 
@@ -146,7 +154,8 @@ def test_wrong_dicts_are_answered():
 def test_two_thousand_mutated_dicts_give_weights_or_a_config_error():
     rng = random.Random(0)
     values = [None, True, 0, 1, -1, 2, 0.5, 1.5, 1e300, -1e-300, math.nan, math.inf, "", "linear", "exp", "0.5", [], {}, [1], b"x"]
-    keys = ["k", "x0", "transition_point", "frequency", "final_ratio", "max_active_outputs", "activation_strategy", "threshold", "type", "", 3, None]
+    keys = ["k", "x0", "transition_point", "frequency", "final_ratio", "max_active_outputs", "activation_strategy", "threshold", "type", "",
+            3, None]
     names = [*SUPERVISION, "nothing", "", "linear", 7, None, ("a",)]
     outcomes = {True: 0, False: 0}
     for _ in range(2000):
@@ -192,7 +201,8 @@ def test_the_loss_is_the_weighted_sum():
     loss = DeepSupervisionLoss(nn.CrossEntropyLoss(), SupervisionSchedule("linear_low_to_high", 3))
     for progress in (0.0, 0.3, 1.0):
         loss.progress = progress
-        expected = sum(w * F.cross_entropy(o, masks if o.shape[-1] == 8 else F.interpolate(masks[:, None].float(), o.shape[-2:], mode="nearest-exact")[:, 0].long())
+        expected = sum(w * F.cross_entropy(o, masks if o.shape[-1] == 8 else F.interpolate(masks[:, None].float(), o.shape[-2:],
+                                                                                           mode="nearest-exact")[:, 0].long())
                        for w, o in zip(FORMULAS["linear_low_to_high"](progress, 3), outputs))
         torch.testing.assert_close(loss(outputs, masks), expected)
         torch.testing.assert_close(loss({f"out{i}": o for i, o in enumerate(outputs)}, masks), expected)
@@ -247,7 +257,8 @@ def trainer(callbacks, schedule=None, folder=None, **options):
     torch.manual_seed(0)
     net = UNet(widths=(4, 4, 4))
     loss = DeepSupervisionLoss(nn.BCEWithLogitsLoss(), schedule or SupervisionSchedule("linear_low_to_high", 3))
-    return Trainer(net, loss, torch.optim.Adam(net.parameters(), lr=0.01), device="cpu", callbacks=callbacks, checkpoint_dir=folder, **options)
+    return Trainer(net, loss, torch.optim.Adam(net.parameters(), lr=0.01), device="cpu", callbacks=callbacks, checkpoint_dir=folder,
+                   **options)
 
 
 def loader(rows=48, batch_size=8):
@@ -259,7 +270,8 @@ def test_progress_is_the_share_of_the_steps():
         def batch_start(self, t):
             super().batch_start(t)
             seen.append(t.criterion.progress)
-    for options, expected in (({}, [step / 12 for step in range(12)]), ({"accumulate": 4}, [step / 4 for step in (0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3)])):
+    for options, expected in (({}, [step / 12 for step in range(12)]),
+                              ({"accumulate": 4}, [step / 4 for step in (0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3)])):
         seen = []
         trainer([Seen()], **options).fit(loader(), epochs=2, verbose=0)
         assert seen == expected
@@ -359,13 +371,15 @@ def test_the_next_schedule_reaches_the_loss():
 def test_what_cannot_work_is_said_before_training(tmp_path):
     model = UNet(widths=(4, 4, 4))
     plain = Trainer(model, nn.BCEWithLogitsLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device="cpu", callbacks=[DeepSupervision()])
-    with pytest.raises(ConfigError, match="DeepSupervision: expected a trainer whose criterion is a DeepSupervisionLoss, got BCEWithLogitsLoss"):
+    with pytest.raises(ConfigError,
+                       match="DeepSupervision: expected a trainer whose criterion is a DeepSupervisionLoss, got BCEWithLogitsLoss"):
         plain.fit(loader(), verbose=0)
     with pytest.raises(ConfigError, match="put it before"):
         trainer([TensorBoardLogger(tmp_path), DeepSupervision()]).fit(loader(), verbose=0)
     with pytest.raises(ConfigError, match="pass total_steps"):
         trainer([DeepSupervision()]).fit((batch for batch in loader()), verbose=0)
-    for monitor, validation, words in (("val_loss", None, "monitors val_loss, so fit\\(\\) needs a val_loader"), ("val_los", loader(16), "no column 'val_los'"),
+    for monitor, validation, words in (("val_loss", None, "monitors val_loss, so fit\\(\\) needs a val_loader"),
+                                       ("val_los", loader(16), "no column 'val_los'"),
                                        ("weight_0", None, "pass mode='min' or mode='max'")):
         with pytest.raises(ConfigError, match=words):
             trainer([AdaptiveSupervision([SupervisionSchedule("step_wise", 3)], monitor=monitor)]).fit(loader(), validation, verbose=0)
@@ -386,7 +400,8 @@ def test_accumulated_batches_are_the_joined_batch():
 
 
 def test_loss_and_schedule_are_copied():
-    loss = DeepSupervisionLoss(nn.CrossEntropyLoss(torch.tensor([1.0, 2.0])), SupervisionSchedule("curriculum", 4, {"max_active_outputs": 2}))
+    loss = DeepSupervisionLoss(nn.CrossEntropyLoss(torch.tensor([1.0, 2.0])),
+                               SupervisionSchedule("curriculum", 4, {"max_active_outputs": 2}))
     twin = copy.deepcopy(loss)
     twin.progress = 0.9
     assert loss.progress == 0.0 and np.array_equal(twin.schedule(0.4), loss.schedule(0.4)) and len(list(loss.buffers())) == 1

@@ -538,8 +538,9 @@ def float_format_explorer() -> Any:
 def supervision_explorer() -> Any:
     """The explorer of deep supervision: the weights of the outputs against the progress, for every type and one of its settings."""
     progress = np.linspace(0, 1, 101)
-    settings = {"custom_sigmoid_low_to_high": ("k", [4.0, 10.0, 30.0]), "cosine_annealing": ("final_ratio", [0.0, 0.5, 1.0]),
-                "curriculum": ("max_active_outputs", [1, 2, 5]), "step_wise": ("threshold", [0.25, 0.5, 0.75])}
+    settings: dict[str, tuple[str, list[Any]]] = {
+        "custom_sigmoid_low_to_high": ("k", [4.0, 10.0, 30.0]), "cosine_annealing": ("final_ratio", [0.0, 0.5, 1.0]),
+        "curriculum": ("max_active_outputs", [1, 2, 5]), "step_wise": ("threshold", [0.25, 0.5, 0.75])}
 
     def draw(kind: str, setting: str) -> dict[str, Any]:
         key, values = settings.get(kind, ("", []))
