@@ -1037,6 +1037,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'nnlearn.findings._exploding': ('library/findings.html#_exploding', 'nnlearn/findings.py'),
                                   'nnlearn.findings._hardly_learning': ('library/findings.html#_hardly_learning', 'nnlearn/findings.py'),
                                   'nnlearn.findings._losses': ('library/findings.html#_losses', 'nnlearn/findings.py'),
+                                  'nnlearn.findings._mean': ('library/findings.html#_mean', 'nnlearn/findings.py'),
                                   'nnlearn.findings._not_finite': ('library/findings.html#_not_finite', 'nnlearn/findings.py'),
                                   'nnlearn.findings._overfitting': ('library/findings.html#_overfitting', 'nnlearn/findings.py'),
                                   'nnlearn.findings._rate_of_zero': ('library/findings.html#_rate_of_zero', 'nnlearn/findings.py'),

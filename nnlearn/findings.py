@@ -40,11 +40,15 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     "learning rate of zero": ("check the schedule's unit, steps or epochs, and its length", "end the training where the rate ends")}
 
 # %% ../nbs/library/findings.ipynb #f1d00006
+def _mean(values: Sequence[float]) -> float:
+    return sum(value / len(values) for value in values)  # the sum of large numbers may be no number
+
+
 def _smooth(series: Series) -> Series:
     "Centred means over about a tenth of the series."
     places, values = series.finite
     width = max(len(values) // 10, 1)
-    means = [statistics.fmean(values[start:start + width]) for start in range(len(values) - width + 1)]
+    means = [_mean(values[start:start + width]) for start in range(len(values) - width + 1)]
     return Series(places[width - 1:], means)
 
 
@@ -92,7 +96,7 @@ def _rate_too_high(record: Record) -> Finding | None:
             where = places[values.index(peak)]
             return Finding("learning rate too high", f"{record.names[name]} begins at {_text(values[0])}, is {_text(peak)} at "
                            f"{_at(record, where)}, and ends at {_text(values[-1])}.", REMEDIES["learning rate too high"], where)
-        later = statistics.fmean(values[len(values) // 2:])
+        later = _mean(values[len(values) // 2:])
         stands = len(values) >= 4 and later > 0.7 * values[1] and reached is not None and reached < 0.5
         if stands and values[0] > 1.5 * statistics.median(values[1:]):  # thrown away at once, and only the way back is seen
             return Finding("learning rate too high", f"{record.names[name]} is {_text(values[0])} at first and then stands still, "
