@@ -487,6 +487,29 @@ def test_looking_every_ten_steps_gives_the_same(monkeypatch):
 # ---- interrupts
 
 
+def test_the_last_rate_is_exact_where_a_power_is_not():
+    start, end = 3e-7, 0.7
+    assert start * (end / start) ** 1.0 != end
+    model = mlp()
+    lrs, _ = find_learning_rate(model, [(X, Y)], nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), start, end, 20)
+    assert lrs[-1] == end
+
+
+def test_an_interrupt_ends_the_sweep_after_its_step_and_everything_is_put_back():
+    model, steps = mlp(), []
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def criterion(outputs, targets):
+        steps.append(1)
+        if len(steps) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return nn.functional.cross_entropy(outputs, targets)
+
+    with pytest.raises(KeyboardInterrupt):
+        find_learning_rate(model, [(X, Y)], criterion, torch.optim.SGD(model.parameters(), 0.1), 1e-4, 1e-2, 50)
+    assert len(steps) == 5 and all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
+
+
 def test_an_interrupt_while_things_are_put_back_waits():
     model = mlp()
     before = [p.detach().clone() for p in model.parameters()]
