@@ -97,8 +97,9 @@ def _rate_too_high(record: Record) -> Finding | None:
             return Finding("learning rate too high", f"{record.names[name]} begins at {_text(values[0])}, is {_text(peak)} at "
                            f"{_at(record, where)}, and ends at {_text(values[-1])}.", REMEDIES["learning rate too high"], where)
         later = _mean(values[len(values) // 2:])
-        stands = len(values) >= 4 and later > 0.7 * values[1] and reached is not None and reached < 0.5
-        if stands and values[0] > 1.5 * statistics.median(values[1:]):  # thrown away at once, and only the way back is seen
+        usual = statistics.median(values[1:])
+        stands = len(values) >= 4 and later > 0.85 * usual and reached is not None and reached < 0.5
+        if stands and values[0] > 1.5 * usual:  # thrown away at once, and only the way back is seen
             return Finding("learning rate too high", f"{record.names[name]} is {_text(values[0])} at first and then stands still, "
                            f"{_text(values[1])} to {_text(values[-1])}, with an accuracy of {reached:.0%}.",
                            REMEDIES["learning rate too high"], places[0])
