@@ -54,7 +54,7 @@ def the_shorter_of_two(outputs, masks, weights):
     return weighted(outputs[:count], masks, weights[:count])
 
 
-@wrong("supervision.weighted_loss", case="gradients", word="gradient")
+@wrong("supervision.weighted_loss", case="gradients", word="got None")
 def only_output_0_learns(outputs, masks, weights):
     return weighted([outputs[0], *(output.detach() for output in outputs[1:])], masks, weights)
 
