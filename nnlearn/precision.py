@@ -187,7 +187,7 @@ class LossScaler:
             raise ConfigError("nothing was unscaled since the last one; call step() first.",
                               place="LossScaler.update")
         overflow = any(self._overflowed.values())
-        self._good_steps = 0 if overflow else self._good_steps + 1
+        self._good_steps += 1
         grown = self._good_steps == self.growth_interval
         if overflow or grown:
             factor = self.backoff_factor if overflow else self.growth_factor

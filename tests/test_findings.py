@@ -174,6 +174,8 @@ def test_each_finding_has_its_evidence():
     assert found(loss=[0.1, 0.099, 0.098, 0.098], accuracy=[0.97] * 3 + [0.98]) == []
     assert found(loss=[1.0, 0.5, 0.2, 0.05], val_loss=[1.0, 0.8, 1.0, 1.5]) == ["overfitting"]
     assert found(loss=[1.0, 0.5, 0.2, 0.1], val_loss=[1.0, 0.7, 0.6, 0.6]) == []  # a gap alone
+    assert found(loss=[1.0, 0.5, 0.45, 0.44], val_loss=[1.0, 0.6, 0.65, 0.75]) == []  # a rise alone, while training has ended
+    assert found(loss=[3.0, 2.0, 1.0, 0.9], lr=[0.0, 0.0, 0.0, 0.0]) == []  # rounded, perhaps
     assert found(loss=[0.5, 0.05, 0.01, 0.01], val_loss=[0.6, 0.5, 0.49, 0.5], accuracy=[0.9, 1.0, 1.0, 1.0]) == ["overfitting"]
     assert found(train__box_loss=[2.0, 1.0, 0.4, 0.2], val__box_loss=[2.0, 1.5, 2.0, 3.0]) == ["overfitting"]
     assert found(loss=[2.3, 1.9, 1.8, 1.7], val_accuracy=[0.25, 0.25, 0.25, 0.25]) == ["constant predictions"]
