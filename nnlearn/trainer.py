@@ -34,7 +34,7 @@ from .training import EVENTS, Callback, EarlyStopping, History, number_text
 from .checkpoints import (Batches, CheckpointError, Checkpointer, CheckpointWarning, NotExactlyResumable, check_replayable,
                                  plain, read_checkpoint, write_checkpoint)
 from .core import ConfigError, checked, eval_mode, find_device, optional, seed_everything
-from .explain import explain_failure, why_not_finite, wrong_targets
+from .explain import REMEDIES, explain_failure, why_not_finite, wrong_targets
 from .metrics import LossTraits, Meter, is_zero, metric_specs
 from .precision import autocast_dtype
 
@@ -769,8 +769,8 @@ class Trainer:
         saved = f" The last good checkpoint is in {self.checkpointer.folder.folder}." \
             if self.checkpointer is not None and self.checkpointer.folder.paths() else ""
         return NonFiniteLoss(f"the loss or a weight is not finite in batch {batch} of epoch {self.epoch}{late} after {self.step} steps "
-                             f"(learning rate {rate:.3g}, gradient norm {norm:.3g}). {why} If the data is right, "
-                             f"try a smaller learning rate, a warmup or clip_norm=1.0.{saved}",
+                             f"(learning rate {rate:.3g}, gradient norm {norm:.3g}). {why} If the data is right: "
+                             f"{'; '.join(REMEDIES['not finite'][1:])}.{saved}",
                              step=self.step, epoch=self.epoch, batch=batch, learning_rate=rate, gradient_norm=norm)
 
     def _may_guess_wrong(self) -> bool:

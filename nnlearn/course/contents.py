@@ -68,6 +68,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "files": "Files", "replay": "Replay",
            "supervisors": "Supervisors", "builders": "Builders", "report": "Reports",
            "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings",
+           "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
            "signals": "Signals", "rehearsal": "Rehearsal", "augmentation": "Augmentation",
            "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
@@ -81,9 +82,9 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
 ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
 supervisors schedules supervision builders config runs records findings signals rehearsal initialization lr_finder
-augmentation regularization diagnosis runtimes export layers pruning integers integer_layers programs quantization teachers features
-distillation stages pipeline tuning memory distributed keras.training keras.compression course.explore course.explorers
-course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
+augmentation regularization layer_statistics step_profile diagnosis runtimes export layers pruning integers integer_layers
+programs quantization teachers features distillation stages pipeline tuning memory distributed keras.training keras.compression
+course.explore course.explorers course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]
