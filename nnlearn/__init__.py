@@ -22,6 +22,7 @@ _WHERE = {
     "AugmentedLoader": "augmentation", "augment": "augmentation", "cutmix": "augmentation", "mixup": "augmentation",
     "max_norm_": "regularization", "proximal_l1_": "regularization",
     "DeepSupervisionLoss": "supervision", "deep_supervision_schedule_builder": "builders",
+    "LayerStatistics": "layer_statistics", "diagnose": "diagnosis", "profile_step": "step_profile",
     "Standardizer": "data", "split": "data", "tabular": "tables",
     "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",
     "Callback": "training", "EarlyStopping": "training", "History": "training", "Forward": "trainer", "Trainer": "trainer",

@@ -150,6 +150,8 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     "learning rate too low": ("find a learning rate with a range test", "look at the schedule: does it begin, or end, too low?"),
     "dead units": ("a lower learning rate, or a warmup: one long step is enough to kill a unit",
                    "initialize for ReLU (He), with biases of 0", "another activation, such as leaky ReLU or GELU"),
+    "vanishing gradients": ("initialize for the activation (Xavier, He)", "normalization layers, or residual connections",
+                            "ReLU in place of sigmoid or tanh"),
     "parameters that never move": ("give the optimizer model.parameters(), after the model is complete",
                                    "look for detach(), no_grad() or dead units on the way to them",
                                    "freeze what is not to be trained with requires_grad_(False)"),
@@ -158,4 +160,5 @@ REMEDIES: dict[str, tuple[str, ...]] = {
                                         "if they belong together, these inputs hardly tell the label"),
     "rows in both parts": ("take repeated rows out before the split", "split by person, document or day where rows come in groups"),
     "a feature gives the answer away": ("ask whether it is known when the prediction is made", "leave it out, and compare"),
-    "waiting for data": ("more workers in the DataLoader, or data prepared once and kept in memory", "cheaper augmentation, or on the device")}
+    "waiting for data": ("more workers in the DataLoader, or data prepared once and kept in memory",
+                         "cheaper augmentation, or on the device")}

@@ -127,7 +127,7 @@ def _overfitting(record: Record) -> Finding | None:
             continue
         lowest = val.values.index(min(val.values))
         then = min(range(len(train.places)), key=lambda i: abs(train.places[i] - val.places[lowest]))
-        rose, fell = val.values[-1] / val.values[lowest], train.values[-1] / train.values[then]
+        rose, fell = min(val.values[max(lowest, len(val.values) - 2):]) / val.values[lowest], train.values[-1] / train.values[then]
         reached, ratio = _accuracy(record), val.values[-1] / train.values[-1]
         if rose > 1.2 and fell < 0.7:
             return Finding("overfitting", f"{record.names[f'val_{name}']} is lowest at {_at(record, val.places[lowest])} with "
@@ -189,7 +189,8 @@ class Findings(list[Finding]):
     def __str__(self) -> str:
         lines = [repr(self.record), ""]
         lines += [str(finding) for finding in self] or ["Nothing was found."]
-        return "\n".join([*lines, *(["", "What this record cannot say:"] if self.unknown else []), *(f"    - {gap}" for gap in self.unknown)])
+        lines += ["", "What this record cannot say:"] if self.unknown else []
+        return "\n".join([*lines, *(f"    - {gap}" for gap in self.unknown)])
 
 
 def find_faults(

@@ -56,7 +56,7 @@ class LayerStatistics(Callback):
     changed by a bit. `layers` and `steps` hold what was seen, `str()` shows the newest look.
     """
 
-    saved = ("seen", "unmoved")
+    saved = ("seen",)
 
     @checked
     def __init__(
@@ -66,7 +66,7 @@ class LayerStatistics(Callback):
         self.every = every
         self._layers: list[LayerLook] = []
         self._steps: list[StepLook] = []
-        self.unmoved: dict[str, str] = {}  # trainable parameters that no step has moved, and why
+        self._unmoved: dict[str, str] | None = None  # no step was looked at yet
         self._waiting: list[dict[str, Any]] = []  # looks whose numbers are still on the device
         self._look: dict[str, Any] | None = None  # the one in progress
         self._active: dict[str, torch.Tensor] = {}  # units of each layer that were active in this epoch
@@ -80,7 +80,8 @@ class LayerStatistics(Callback):
         if trainer.stepper.waiting or not (trainer.batch == 1 or trainer.step % self.every == 0):
             return
         batches = batches_in(trainer.batches.loader)
-        self._look = {"step": trainer.step + 1, "epoch": trainer.epoch - 1 + ((trainer.batch - 1) / batches if batches else 0.0), "calls": {}}
+        epoch = trainer.epoch - 1 + ((trainer.batch - 1) / batches if batches else 0.0)
+        self._look = {"step": trainer.step + 1, "epoch": epoch, "calls": {}}
         model = getattr(trainer.model, "_orig_mod", trainer.model)  # a compiled one calls no hooks
         several = isinstance(trainer.inputs, (list, Mapping))
         with untouched(model), torch.no_grad(), torch.autocast(trainer.device.type, trainer.amp_dtype, trainer.use_amp):
@@ -145,22 +146,24 @@ class LayerStatistics(Callback):
             for name, values in moved.items():
                 by_layer.setdefault(name.rpartition(".")[0], []).append(values)
             for name, call in look["calls"].items():
-                self._layers.append(LayerLook(*where, name, call["kind"], *call["numbers"].tolist(), call["seen"],
+                mean, std, dead = call["numbers"].tolist()
+                self._layers.append(LayerLook(*where, name, call["kind"], mean, std, dead, call["seen"],
                                               *_gradient_and_ratio(by_layer.pop(name, []))))
             for name, of_layer in by_layer.items():  # parameters outside of the layers that were heard
-                self._layers.append(LayerLook(*where, name or "model", "parameters", *[math.nan] * 3, 0, *_gradient_and_ratio(of_layer)))
+                self._layers.append(LayerLook(*where, name or "model", "parameters", math.nan, math.nan, math.nan, 0,
+                                              *_gradient_and_ratio(of_layer)))
             self._note_unmoved(moved, look["rate"])
 
     def _note_unmoved(self, moved: Mapping[str, tuple[float, ...]], rate: float) -> None:
         if not any(step > 0 for _, step, _ in moved.values()) and not rate:
             return  # a warmup from 0
+        whole, before = self._steps[-1].gradient_norm, self._unmoved
+        self._unmoved = {}
         for name, (gradient, step, _) in moved.items():
-            first = len(self._steps) == 1
-            if step == 0 and (first or name in self.unmoved):
-                self.unmoved[name] = "it gets no gradient" if math.isnan(gradient) else \
+            rounded = 0 < gradient < 1e-4 * whole  # that of a bias before a norm is a rounding error
+            if step == 0 and not rounded and (before is None or name in before):
+                self._unmoved[name] = "it gets no gradient" if math.isnan(gradient) else \
                     "its gradient is 0" if gradient == 0 else "it has a gradient, and no step uses it"
-            else:
-                self.unmoved.pop(name, None)
 
     @property
     def layers(self) -> list[LayerLook]:
@@ -175,15 +178,22 @@ class LayerStatistics(Callback):
         return self._steps
 
     @property
-    def seen(self) -> dict[str, list[list[Any]]]:
-        """`layers` and `steps` as lists, for checkpoints."""
-        return {"layers": [list(look) for look in self.layers], "steps": [list(look) for look in self.steps]}
+    def unmoved(self) -> dict[str, str]:
+        """The trainable parameters that no step looked at has moved, and why."""
+        self._settle()
+        return self._unmoved or {}
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """`layers` and `steps` as lists and `unmoved`, for checkpoints."""
+        return {"layers": [list(look) for look in self.layers], "steps": [list(look) for look in self.steps], "unmoved": self._unmoved}
 
     @seen.setter
-    def seen(self, seen: Mapping[str, list[list[Any]]]) -> None:
+    def seen(self, seen: Mapping[str, Any]) -> None:
         self._waiting, self._look = [], None
         self._layers = [LayerLook(*look) for look in seen["layers"]]
         self._steps = [StepLook(*look) for look in seen["steps"]]
+        self._unmoved = seen["unmoved"]
 
     def last(self) -> list[LayerLook]:
         """The layers at the newest look."""
@@ -221,7 +231,7 @@ class LayerStatistics(Callback):
         self,
         folder: str | Path,  # of this run
     ) -> None:
-        """Write all of it for TensorBoard: `update_ratio/0`, `dead/1`, `gradient_norm/whole net`, by step."""
+        """Write all of it for TensorBoard, by step: `update_ratio/0`, `dead/1`, and of the whole net `loss`, `gradient_norm`."""
         if not self.steps:
             raise ConfigError("no steps recorded yet.", place="LayerStatistics.to_tensorboard")
         writer = optional("torch.utils.tensorboard", install="pip install tensorboard").SummaryWriter(str(folder))
@@ -230,8 +240,8 @@ class LayerStatistics(Callback):
                 if not math.isnan(getattr(look, field)):
                     writer.add_scalar(f"{field}/{look.layer}", getattr(look, field), look.step)
         for whole in self.steps:
-            for field in ("loss", "gradient_norm", "update_ratio"):
-                writer.add_scalar(f"{field}/whole net", getattr(whole, field), whole.step)
+            for field in ("loss", "gradient_norm", "update_ratio", "learning_rate"):
+                writer.add_scalar(field, getattr(whole, field), whole.step)
         writer.close()
 
     def plot(

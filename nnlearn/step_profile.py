@@ -72,8 +72,9 @@ class StepProfile:
 class _Clock(Callback):
     """The time between the events of a step."""
 
-    def __init__(self, device: torch.device):
-        self.device, self.steps, self.now, self.at = device, list[dict[str, float]](), {}, 0.0  # type: ignore[var-annotated]
+    def __init__(self, device: torch.device, window: int):
+        self.device, self.window = device, window  # batches that make a step
+        self.steps: list[dict[str, float]] = []
         self.begin()
 
     def begin(self) -> None:
@@ -148,8 +149,7 @@ def profile_step(
         raise ConfigError("expected a loader or a list, got an iterator, which would be used up.", place="profile_step.batches")
     if trainer.fitting:
         raise ConfigError("a trainer cannot be profiled during fit.", place="profile_step.trainer")
-    clock = _Clock(trainer.device)
-    clock.window = trainer.stepper.accumulate
+    clock = _Clock(trainer.device, trainer.stepper.accumulate)
     parts = (trainer.criterion, trainer.optimizer, trainer.scaler, trainer.forward)
     with delayed_interrupt() as raise_it, torch.enable_grad(), restored(trainer.model, *parts, loader=batches):
         _double(trainer, clock).fit(_Some(batches, (steps + 3) * clock.window, clock), verbose=0)

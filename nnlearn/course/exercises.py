@@ -1785,6 +1785,131 @@ def _fading(p, n):
     weights = (1 - p) ** np.arange(n)
     return weights / weights.sum()
 
+# %% ../../nbs/library/exercises.ipynb #16e00001
+def _units(*rows):
+    "A few batches of outputs of a layer."
+    return [torch.tensor(batch) for batch in rows]
+
+
+@exercise("diagnosis.dead_share", cases=[
+    Case("one batch", call=lambda f: f(_units([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 1.0]])), why="Only the first unit is 0 in both rows."),
+    Case("several batches", call=lambda f: f(_units([[0.0, 0.0, 1.0]], [[0.0, 2.0, 0.0]], [[0.0, 0.0, 1.0]])),
+         why="A unit that is silent in one batch may speak in another."),
+    Case("all alive", call=lambda f: f(_units([[1.0, 2.0]], [[0.0, 0.0]])), why="One row is enough to be alive."),
+    Case("all dead", call=lambda f: f(_units([[0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]))),
+    Case("batches of different sizes", call=lambda f: f(_units([[0.0, 0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])),
+         why="The last batch may have fewer rows."),
+    Case("values below 0", call=lambda f: f(_units([[-0.5, 0.0]], [[0.0, 0.0]])), why="A leaky unit that gives -0.5 is not dead."),
+], hints=["`(batch != 0).any(0)` says which units are alive in a batch.", "Alive in one batch is alive: collect with `|`, and take the mean at the end."])
+def _dead_share(batches):
+    alive = torch.zeros(batches[0].shape[1], dtype=torch.bool)
+    for batch in batches:
+        alive |= (batch != 0).any(0)
+    return 1 - alive.double().mean().item()
+
+# %% ../../nbs/library/exercises.ipynb #16e00002
+def _watched(answer, threshold=1e6, only=None, left_over=0.0, seed=0):
+    "Norm, ratio and who did not move, of one step on random rows."
+    g = generator(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g)
+        p.grad = torch.full_like(p, left_over) if left_over else None
+    inputs, labels = torch.randn(8, 3, generator=g), torch.randint(0, 2, (8,), generator=g)
+    trained = [p for name, p in model.named_parameters() if only is None or name in only]
+    norm, ratio, still = answer(model, torch.optim.SGD(trained, lr=0.5), inputs, labels, threshold)
+    return {"norm": float(norm), "ratio": float(ratio), "still": sorted(still)}
+
+
+@exercise("diagnosis.watch", cases=[
+    Case("the norm", call=lambda f: _watched(f)["norm"], rtol=1e-4),
+    Case("the norm under clipping", call=lambda f: _watched(f, threshold=0.01)["norm"], rtol=1e-4,
+         why="The norm from before clipping is the one that tells something."),
+    Case("the ratio", call=lambda f: _watched(f)["ratio"], rtol=1e-4, why="Of all parameters as one long vector, against what they were before."),
+    Case("the ratio under clipping", call=lambda f: _watched(f, threshold=0.01)["ratio"], rtol=1e-4,
+         why="The step is taken with clipped gradients."),
+    Case("all move", call=lambda f: _watched(f)["still"]),
+    Case("some are not trained", call=lambda f: _watched(f, only=["2.weight", "2.bias"])["still"],
+         why="The optimizer does not hold the first layer."),
+    Case("gradients left over", call=lambda f: _watched(f, left_over=3.0)["norm"], rtol=1e-4, why="backward() adds to what `.grad` holds: begin at zero."),
+], hints=["zero_grad, backward, clip, clone, step: in this order.", "The norm of several tensors together: torch.stack(norms).norm()."])
+def _watch(model, optimizer, inputs, labels, threshold):
+    model.zero_grad()  # also of what the optimizer does not hold
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), threshold)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    moved = {name: (p.detach() - before[name]).norm() for name, p in model.named_parameters()}
+    length = torch.stack(list(moved.values())).norm()
+    size = torch.stack([p.norm() for p in before.values()]).norm()
+    return norm.item(), (length / size).item(), [name for name, distance in moved.items() if distance == 0]
+
+# %% ../../nbs/library/exercises.ipynb #16e00003
+_OPTIMIZERS = {"SGD": lambda net, rate: torch.optim.SGD(net.parameters(), lr=rate),
+               "Adam": lambda net, rate: torch.optim.Adam(net.parameters(), lr=rate),
+               "RMSprop": lambda net, rate: torch.optim.RMSprop(net.parameters(), lr=rate)}
+
+
+def _rated_net(seed=0, widths=(64, 64, 10)):
+    "A net for the digits with weights of its own."
+    g = generator(seed)
+    net = nn.Sequential(nn.Linear(*widths[:2]), nn.ReLU(), nn.Linear(*widths[1:]))
+    for p in net.parameters():
+        p.data = torch.randn(p.shape, generator=g) / math.sqrt(p.shape[-1]) if p.ndim > 1 else torch.zeros(p.shape)
+    return net
+
+
+def _rate(answer, optimizer, ratio, scale=1.0):
+    "The rate that an answer gives on random rows."
+    g = generator(1)
+    batches = [(scale * torch.randn(16, 5, generator=g), torch.randint(0, 3, (16,), generator=g)) for _ in range(2)]
+    return float(answer(lambda: _rated_net(3, (5, 8, 3)), _OPTIMIZERS[optimizer], batches, ratio))
+
+
+def _accuracy_with_rates(answer, ratio=0.02, epochs=5):
+    "Mean test accuracy on the digits for SGD and for Adam, each at the rate that the answer gives."
+    from nnlearn.datasets import digits
+
+    data, reached = digits(), {}
+    x, y = data.train_x.flatten(1), data.train_y
+    for name in ("SGD", "Adam"):
+        scores = []
+        for seed in range(4):
+            g = generator(seed)
+            batches = [(x[rows], y[rows]) for rows in torch.randperm(len(x), generator=g).split(64)]
+            rate = float(answer(lambda seed=seed: _rated_net(seed), _OPTIMIZERS[name], batches, ratio))
+            net = _rated_net(seed)
+            optimizer = _OPTIMIZERS[name](net, rate)
+            for _ in range(epochs):
+                for inputs, labels in batches:
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(net(inputs), labels).backward()
+                    optimizer.step()
+            with torch.no_grad():
+                scores.append((net(data.test_x.flatten(1)).argmax(1) == data.test_y).double().mean().item())
+        reached[name] = sum(scores) / len(scores) > 0.8
+    return reached
+
+
+@exercise("diagnosis.rate_for_ratio", timeout=60, cases=[
+    Case("SGD", call=lambda f: _rate(f, "SGD", 0.01), rtol=1e-3),
+    Case("another ratio", call=lambda f: [_rate(f, "SGD", ratio) for ratio in (0.001, 0.1)], rtol=1e-3, why="Ten times the ratio, ten times the rate."),
+    Case("Adam", call=lambda f: _rate(f, "Adam", 0.01), rtol=1e-2, why="Adam's first step is as long as its rate says, whatever the gradient."),
+    Case("RMSprop", call=lambda f: _rate(f, "RMSprop", 0.01), rtol=1e-2),
+    Case("large gradients", call=lambda f: _rate(f, "SGD", 0.01, scale=30.0), rtol=1e-3, why="Where gradients are large, the rate has to be small."),
+    Case("nets learn", call=_accuracy_with_rates, why="A ratio of 0.02 serves both optimizers on the digits."),
+], hints=["One step at a rate of 1e-3 shows a ratio; the rate that is wanted is larger in the same proportion.",
+          "Clone or cat the weights before the step: the optimizer changes them in place."])
+def _rate_for_ratio(make_net, make_optimizer, batches, ratio):
+    trial, net = 1e-3, make_net()
+    optimizer = make_optimizer(net, trial)
+    inputs, labels = batches[0]
+    nn.functional.cross_entropy(net(inputs), labels).backward()
+    before = torch.cat([p.detach().flatten() for p in net.parameters()])
+    optimizer.step()
+    after = torch.cat([p.detach().flatten() for p in net.parameters()])
+    return trial * ratio / ((after - before).norm() / before.norm()).item()
+
 # %% ../../nbs/library/exercises.ipynb #e5220004
 def _same_key(answer, first, second):
     "Whether two steps, each (name, settings, key before), have the same key."

@@ -6,8 +6,8 @@
 __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explorer', 'surface_explorer', 'slice_explorer',
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
-           'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'float_format_explorer',
-           'supervision_explorer', 'temperature_explorer', 'size_explorer']
+           'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'diagnosis_explorer',
+           'float_format_explorer', 'supervision_explorer', 'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -23,7 +23,7 @@ from torch import nn
 
 from ..builders import learning_rate_schedule_builder
 from ..clipping import clip_by_global_norm, clip_by_value
-from ..core import checked, count_parameters, generator, shifted_seed
+from ..core import checked, count_parameters, generator, seed_everything, shifted_seed
 from .explore import Slider, explore
 from ..data import score_distribution
 from ..datasets import digits
@@ -35,7 +35,9 @@ from ..lr_finder import centred_mean
 from ..models import small_cnn, trained_digits_net
 from ..passes import descend_parabola
 from ..precision import FloatFormat
+from ..layer_statistics import LayerStatistics
 from ..layers import prunable_layers
+from ..loaders import TensorLoader
 from ..pruning import apply_masks, prune_magnitude
 from ..export import fold_batch_norm
 from ..quantization import granularity_error
@@ -43,6 +45,7 @@ from ..schedules import Schedule
 from ..slices import Direction, landscape, random_directions
 from ..supervision import SUPERVISION, SupervisionSchedule
 from ..surfaces import SURFACES, Surface, descend, plot_surface
+from ..trainer import Trainer
 
 # %% ../../nbs/library/explorers.ipynb #1be5cc43
 def gradient_step_explorer() -> Any:
@@ -506,6 +509,34 @@ def gradient_clipping_explorer() -> Any:
                    angle=Slider([0, 10, 20, 30, 45, 60, 70, 80, 90], "angle (degrees)", start=20),
                    threshold=Slider([1.0, 1.5, 2.0], "threshold", start=1.5),
                    way=Slider(["by value", "by the global norm"], "way", start="by value"))
+
+# %% ../../nbs/library/explorers.ipynb #16c11901
+def diagnosis_explorer() -> Any:
+    """The explorer of diagnosis: loss, dead units and update ratio of a net in its first epochs, at other rates and biases."""
+    data = digits()
+    rows = data.train_x.flatten(1), data.train_y
+
+    def draw(optimizer: str, rate: float, bias: float) -> dict[str, Any]:
+        seed_everything(0)
+        net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+        for name, p in net.named_parameters():
+            if name in ("0.bias", "2.bias"):
+                nn.init.constant_(p, bias)
+        kind = torch.optim.SGD if optimizer == "SGD" else torch.optim.Adam
+        statistics = LayerStatistics(every=5)
+        Trainer(net, nn.CrossEntropyLoss(), kind(net.parameters(), lr=rate), device="cpu", callbacks=[statistics]).fit(
+            TensorLoader(*rows, batch_size=64, shuffle=True, seed=0), epochs=3, verbose=0)
+        steps = np.array([look.step for look in statistics.steps])
+        dead = np.array([max(look.dead for look in statistics.layers if look.step == step and look.kind == "ReLU") for step in steps])
+        loss, ratio = (np.array([getattr(look, name) for look in statistics.steps]) for name in ("loss", "update_ratio"))
+        return {"loss / ln 10": (steps, np.minimum(loss / math.log(10), 2.0)), "dead units of the worst layer": (steps, dead, "dashed"),
+                "10 x update ratio": (steps, np.minimum(10 * ratio, 2.0))}
+
+    return explore(draw, title="A net that learns, or does not", x_label="step", y_label="loss / ln 10, share, ratio", y_range=(0, 2),
+                   alt="Loss, dead units and update ratio of a small net over its first 69 steps",
+                   optimizer=Slider(["SGD", "Adam"], "optimizer", start="SGD"),
+                   rate=Slider([1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3], "learning rate", start=0.1),
+                   bias=Slider([-0.4, -0.2, 0.0], "biases at the start", start=0.0))
 
 # %% ../../nbs/library/explorers.ipynb #14c11901
 def float_format_explorer() -> Any:

@@ -161,6 +161,12 @@ def shrinking(name: str) -> Callable[[], list[dict]]:
     return run
 
 
+def findings() -> list[dict]:
+    """How many of 20 runs broken on purpose `diagnose` does not name, by fault; and how many of 20 healthy ones it does."""
+    sys.path.insert(0, str(HERE))
+    return importlib.import_module("diagnosis").diagnosis(row)
+
+
 def lessons() -> list[dict]:
     """Seconds of each lesson under nbval, one after another, one thread."""
     rows = []
@@ -181,7 +187,7 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
 
 
 BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "lr_finder": lr_finder, "landscapes": landscapes,
-              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation")}, "lessons": lessons}
+              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation")}, "diagnosis": findings, "lessons": lessons}
 
 
 def write(name: str, rows: list[dict]) -> None:
