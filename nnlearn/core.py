@@ -337,7 +337,7 @@ def checked(
     if isinstance(function, type):
         function.__init__ = checked(function.__init__)  # type: ignore[misc]
         return function
-    parameters = inspect.signature(function).parameters
+    parameters = dict(inspect.signature(function).parameters)
     is_init = function.__name__ == "__init__"
     place = function.__qualname__.split(".")[-2] if is_init else function.__qualname__.split("<locals>.")[-1]
     positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -345,11 +345,14 @@ def checked(
     named = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][is_init:]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-    @functools.cache
+    made: list[dict[str, Rule]] = []  # no functools.cache: functions of a notebook are sent to other processes
+
     def rules() -> dict[str, Rule]:
-        single = [p.name for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        hints = get_type_hints(function, include_extras=True)
-        return {name: Rule(hints[name]) for name in single if name in hints and hints[name] is not Any}
+        if not made:
+            single = [p.name for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+            hints = get_type_hints(function, include_extras=True)
+            made.append({name: Rule(hints[name]) for name in single if name in hints and hints[name] is not Any})
+        return made[0]
 
     def fit(name: str, value: Any) -> Any:
         rule = rules().get(name)

@@ -1996,6 +1996,119 @@ def _smallest(size, score, units, bits, points):
     pairs = [(u, b) for u in units for b in bits]
     return min((pair for pair in pairs if score(*pair) >= least), key=lambda pair: (size(*pair), -score(*pair)))
 
+# %% ../../nbs/library/exercises.ipynb #24e00001
+@exercise("memory.bytes_per_parameter", cases=[
+    Case("sgd", args=("sgd", torch.float32), why="Itself and its gradient."),
+    Case("momentum", args=("momentum", torch.float32)),
+    Case("adam", args=("adam", torch.float32), why="Two moments of four bytes each."),
+    Case("amsgrad", args=("amsgrad", torch.float32), why="It keeps the largest second moment, too."),
+    Case("moments in bfloat16", args=("adam", torch.bfloat16), why="Only the state is in fewer bytes; the parameter and its gradient stay float32."),
+    Case("moments in one byte", args=("adam", torch.uint8)),
+], hints=["4 + 4, and then so many moments times the size of one.", "`moments_dtype.itemsize`."])
+def _bytes_per_parameter(optimizer, moments_dtype):
+    moments = {"sgd": 0, "momentum": 1, "adam": 2, "amsgrad": 3}[optimizer]
+    return 4 + 4 + moments * moments_dtype.itemsize
+
+# %% ../../nbs/library/exercises.ipynb #24e00002
+def _lean(answer, rows=64, batches=3, seed=0):
+    "What an answer returns, the weights it leaves, what it holds afterwards, and how much validation needs."
+    from nnlearn.memory import measure_memory, saved_for_backward
+
+    g = generator(seed)
+    model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 1))
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g) / 4
+    train, validation = ([(torch.randn(rows, 16, generator=g), torch.randn(rows, 1, generator=g)) for _ in range(batches)] for _ in range(2))
+    kept, results = 0, []
+
+    class Validation:
+        def __iter__(self):
+            nonlocal kept
+            with saved_for_backward() as saved:
+                yield from validation
+            kept = sum(saved.values())
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    use = measure_memory(lambda: results.append(answer(model, optimizer, train, Validation())))
+    losses = [float(value) for value in results[0]]
+    return {"losses": losses, "weights": [p.detach() for p in model.parameters()], "numbers": all(type(v) is float for v in results[0]),
+            "holds": use.kept > 4 * rows * 16, "keeps": kept > 0}
+
+
+@exercise("memory.lean_epoch", timeout=60, cases=[
+    Case("the losses", call=lambda f: _lean(f)["losses"], rtol=1e-4),
+    Case("the weights", call=lambda f: _lean(f)["weights"], rtol=1e-4, why="It trains on the first batches, and not on those for validation."),
+    Case("one batch", call=lambda f: _lean(f, batches=1)["losses"], rtol=1e-4),
+    Case("numbers", call=lambda f: _lean(f)["numbers"], why="A tensor with a graph holds all activations of its batch; a number holds nothing."),
+    Case("nothing is held", call=lambda f: _lean(f, rows=512)["holds"], why="After the epoch no activation should be left."),
+    Case("validation keeps nothing", call=lambda f: _lean(f)["keeps"], why="Nothing goes backward there: torch.no_grad()."),
+], hints=["`loss.item()` is the number.", "`with torch.no_grad():` around the loop over the validation part."])
+def _lean_epoch(model, optimizer, train, validation):
+    losses, val_losses = [], []
+    for inputs, targets in train:
+        loss = nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    with torch.no_grad():
+        for inputs, targets in validation:
+            val_losses.append(nn.functional.mse_loss(model(inputs), targets).item())
+    return sum(losses) / len(losses), sum(val_losses) / len(val_losses)
+
+# %% ../../nbs/library/exercises.ipynb #24e00003
+def _budgeted(width=32, depth=2):
+    "A net whose activations grow by the row."
+    return nn.Sequential(*[layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.GELU())])
+
+
+def _step_with(answer, budget=2**18):
+    "Whether a measured step with the answer's batch stays in the budget, and one with a tenth more does not."
+    from nnlearn.memory import measure_memory
+
+    net, fits = _budgeted(), []
+    rows = int(answer(net, torch.zeros(1, 32), budget))
+    for count in (rows, rows + rows // 10 + 1):
+        optimizer, batch = torch.optim.Adam(net.parameters()), torch.randn(count, 32, generator=generator(0))
+
+        def step(optimizer=optimizer, batch=batch):
+            net(batch).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step()
+        own = sum(3 * p.nbytes for p in net.parameters()) + batch.nbytes
+        fits.append(own + measure_memory(step).peak <= 1.01 * budget)
+    return fits
+
+
+@exercise("memory.largest_batch", timeout=180, cases=[
+    Case("a small budget", call=lambda f: f(_budgeted(), torch.zeros(1, 32), 50_000)),
+    Case("not even one", call=lambda f: f(_budgeted(), torch.zeros(1, 32), 10_000), why="The parameters alone need more: the answer is 0."),
+    Case("exactly one", call=lambda f: f(_budgeted(8, 1), torch.zeros(1, 8), 1260), why="One row fits, and two do not."),
+    Case("images", call=lambda f: f(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Tanh()), torch.zeros(1, 1, 8, 8), 18_000),
+         why="A row may have several dimensions."),
+    Case("tokens", call=lambda f: f(nn.Sequential(nn.Embedding(10, 8), nn.GELU()), torch.zeros(1, 5, dtype=torch.int64), 6_000),
+         why="Tokens are integers: keep the dtype of the example."),
+    Case("a real step", call=_step_with, why="With that batch a real step fits into the budget; with a tenth more it does not."),
+], hints=["`memory_bill(model, rows, \"adam\").peak` for `rows = torch.zeros(n, *example.shape[1:], dtype=example.dtype)`.",
+          "Double n until it does not fit; then the answer lies between the last two: bisect."])
+def _largest_batch(model, example, budget):
+    from nnlearn.memory import memory_bill
+
+    def fits(n):
+        return memory_bill(model, torch.zeros(n, *example.shape[1:], dtype=example.dtype), "adam").peak <= budget
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
 # %% ../../nbs/01_passes.ipynb #c1c6dbaa
 def _doubles(*values):
     return torch.tensor(values, dtype=torch.float64)

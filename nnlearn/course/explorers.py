@@ -7,7 +7,7 @@ __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explore
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
            'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'diagnosis_explorer',
-           'float_format_explorer', 'supervision_explorer', 'temperature_explorer', 'size_explorer']
+           'memory_explorer', 'float_format_explorer', 'supervision_explorer', 'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -537,6 +537,27 @@ def diagnosis_explorer() -> Any:
                    optimizer=Slider(["SGD", "Adam"], "optimizer", start="SGD"),
                    rate=Slider([1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3], "learning rate", start=0.1),
                    bias=Slider([-0.4, -0.2, 0.0], "biases at the start", start=0.0))
+
+# %% ../../nbs/library/explorers.ipynb #24c11901
+def memory_explorer() -> Any:
+    """The explorer of memory: the bill of twelve blocks of a linear layer and a GELU, by batch, width, optimizer and segments."""
+    moments = {"SGD": 0, "SGD with momentum": 1, "Adam": 2}
+
+    def draw(batch: int, width: int, optimizer: str, segments: str) -> dict[str, Any]:
+        parameters, tensor = 12 * (width + 1) * width * 4, batch * width * 4
+        count = 0 if segments == "none" else int(segments)
+        kept = (count - 1) * tensor if count else 2 * 12 * tensor - tensor  # the batch itself is not counted
+        again = 2 * 12 // count * tensor if count else 0
+        bill = [parameters, parameters, moments[optimizer] * parameters, kept, again]
+        return {"MiB": (np.arange(1, 6), np.maximum(np.array(bill) / 2**20, 1e-3), "bars")}
+
+    return explore(draw, title="The memory of a training step", y_label="MiB", y_scale="log", y_range=(1e-2, 1e4),
+                   x_label="1 parameters, 2 gradients, 3 optimizer, 4 kept activations, 5 computed again", x_range=(0.4, 5.6),
+                   alt="Bars of what a training step keeps: parameters, gradients, optimizer state and activations",
+                   batch=Slider([16, 64, 256, 1024, 4096], "rows in the batch", start=256),
+                   width=Slider([64, 256, 1024, 4096], "width", start=256),
+                   optimizer=Slider(list(moments), "optimizer", start="Adam"),
+                   segments=Slider(["none", "1", "2", "3", "4", "6", "12"], "checkpointed segments", start="none"))
 
 # %% ../../nbs/library/explorers.ipynb #14c11901
 def float_format_explorer() -> Any:
