@@ -9,7 +9,7 @@ __all__ = ['saved_for_backward', 'MemoryBill', 'memory_bill', 'MemoryUse', 'meas
 import contextlib
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +26,6 @@ from .builders import get_optimizer
 from .core import ConfigError, checked, first_line, silence
 from .measure import quiet_stderr
 from .models import as_module
-from .signals import untouched
 
 # %% ../nbs/24_memory.ipynb #e24a0020
 @contextlib.contextmanager
@@ -216,7 +215,7 @@ def measure_memory(
     with quiet_stderr(), torch.profiler.profile(activities=kinds,
                                                 profile_memory=True) as profile:
         step()
-    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(events)
                      if e.name() == "[memory]")
     now = peak = 0
@@ -261,7 +260,7 @@ def checkpoint_layers(
                           "them, or give their class.", place=place, accepted=list(named))
     for layer in {id(named[name]): named[name] for name in chosen}.values():
         if not isinstance(layer.__dict__.get("forward"), _Checkpointed):
-            layer.forward = _Checkpointed(layer)  # type: ignore[assignment]
+            layer.forward = _Checkpointed(layer)
     return chosen
 
 

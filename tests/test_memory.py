@@ -242,7 +242,8 @@ def test_a_checkpointed_model_is_copied_pickled_and_evaluated():
 
 def test_layers_that_are_not_meant_are_refused():
     net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 1))
-    for layers, message in ((["0", "0.0"], "inside of '0'"), ("00", "no layer '00'"), (nn.Conv2d, "no layer is meant"), ([], "no layer is meant")):
+    for layers, message in ((["0", "0.0"], "inside of '0'"), ("00", "no layer '00'"), (nn.Conv2d, "no layer is meant"),
+                            ([], "no layer is meant")):
         with pytest.raises(ConfigError, match=message):
             checkpoint_layers(net, layers)
     with pytest.raises(ConfigError, match="never called itself"):
