@@ -27,11 +27,12 @@ from .tables import Table, shared_rows
 def neighbour_agreement(
     inputs: torch.Tensor,  # (rows, ...)
     targets: torch.Tensor,  # of the same rows: labels as integers, or numbers
+    neighbours: Annotated[int, Ge(1)] = 10,  # of each row
     sample: Annotated[int, Ge(2)] = 1000,  # rows to look at, among ten times as many
 ) -> float:
-    """What a row's nearest neighbour tells about its target: 1 everything, 0 nothing.
+    """What a row's nearest neighbours tell about its target: 1 everything, 0 nothing.
 
-    That is 1 minus the mean squared difference of two neighbours' targets over that of any
+    That is 1 minus the mean squared difference of neighbours' targets over that of any
     two rows; labels count as one-hot vectors. NaN when all targets are equal.
     """
     x, y = _rows(inputs, targets, "neighbour_agreement")
@@ -40,7 +41,8 @@ def neighbour_agreement(
     x = (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-12)
     distance = torch.cdist(x[chosen], x)
     distance[torch.arange(len(chosen)), chosen] = math.inf
-    apart = (y[chosen] - y[distance.argmin(1)]).square().sum(1).mean()
+    nearest = distance.topk(min(neighbours, len(x) - 1), largest=False).indices
+    apart = (y[chosen, None] - y[nearest]).square().sum(2).mean()
     any_two = 2 * y.var(0, correction=0).sum()
     return (1 - apart / any_two).item() if any_two > 0 else math.nan
 
@@ -185,10 +187,10 @@ def _of_the_data(train: Any, validation: Any, is_learned: bool) -> list[Finding]
     found = []
     if train is not None and train[1] is not None:
         agreement, ratio = neighbour_agreement(*train), correlation_ratio(*train)
-        if agreement < 0.1 and not is_learned:
+        if agreement < 0.04 and not is_learned:
             found.append(_finding(
-                "labels do not follow the inputs", "the nearest neighbour of a row tells "
-                f"no more about its target than any row ({agreement:.2f} of 1)."))
+                "labels do not follow the inputs", "the nearest neighbours of a row tell "
+                f"no more about its target than any rows ({agreement:.2f} of 1)."))
         if ratio.max() > (0.9 if _is_label(train[1]) else 0.99):
             found.append(_finding(
                 "a feature gives the answer away", f"feature {ratio.argmax().item()} alone "
@@ -231,7 +233,7 @@ def _beats_guessing(record: Record, validation: Any, outputs: Any) -> bool:
     best = max(scores, default=0.0)
     if isinstance(outputs, torch.Tensor) and outputs.ndim <= 2:
         best = (_classes(outputs) == validation[1].cpu()).double().mean().item()
-    return best > usual + 0.1 * (1 - usual)
+    return best > usual + 0.3 * (1 - usual)
 
 # %% ../nbs/16_diagnosis.ipynb #e16a0034
 def diagnose(

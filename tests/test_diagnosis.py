@@ -374,7 +374,7 @@ def test_agreement_is_one_for_twins_and_zero_for_chance():
     rng = generator(0)
     x = torch.randn(400, 5, generator=rng)
     twins, labels = torch.cat([x, x + 1e-6]), torch.randint(0, 4, (400,), generator=rng)
-    assert neighbour_agreement(twins, torch.cat([labels, labels])) == 1.0
+    assert neighbour_agreement(twins, torch.cat([labels, labels]), neighbours=1) == 1.0
     assert abs(neighbour_agreement(x, labels)) < 0.25
     assert neighbour_agreement(x, x[:, 0]) > 0.4 and neighbour_agreement(x, x[:, :1]) > 0.4  # numbers as targets
     assert abs(neighbour_agreement(x, torch.randn(400, generator=rng))) < 0.35
@@ -386,7 +386,7 @@ def test_agreement_is_one_for_twins_and_zero_for_chance():
     assert neighbour_agreement(holes, (x[:, 0] > 0).long()) > 0.2
     images = torch.randn(2500, 3, 4, 4, generator=rng)
     assert -0.2 < neighbour_agreement(images, torch.randint(0, 2, (2500,), generator=rng), sample=200) < 0.2
-    bools = neighbour_agreement(twins, torch.cat([labels, labels]) > 1)
+    bools = neighbour_agreement(twins, torch.cat([labels, labels]) > 1, neighbours=1)
     assert bools == 1.0
 
 
@@ -411,14 +411,17 @@ def test_eta_squared_is_the_share_of_the_variance_between_classes():
 def test_labels_that_were_learned_do_follow_and_hard_ones_are_told_apart():
     rng = generator(0)
     x = torch.randn(1500, 20, generator=rng)
-    hard = (x[:, 0] + 2 * torch.randn(1500, generator=rng) > 0).long()  # a single neighbour in 20 dimensions tells little
-    columns = {"loss": [0.69, 0.66, 0.6, 0.55], "val_accuracy": [0.55, 0.6, 0.64, 0.64]}
+    hard = (x[:, 0] + 2 * torch.randn(1500, generator=rng) > 0).long()  # neighbours in 20 dimensions tell little
+    columns = {"loss": [0.69, 0.66, 0.6, 0.55], "val_accuracy": [0.5, 0.52, 0.49, 0.51]}
     parts = (x[:1200], hard[:1200]), (x[1200:], hard[1200:])
     assert diagnose(columns, None, *parts) == []
-    columns["val_accuracy"] = [0.5, 0.52, 0.49, 0.5]
+    chance = torch.randint(0, 2, (1500,), generator=rng)
+    parts = (x[:1200], chance[:1200]), (x[1200:], chance[1200:])
     assert names(diagnose(columns, None, *parts)) == ["labels do not follow the inputs"]
-    better = torch.nn.functional.one_hot(parts[1][1], 2).float()
-    assert diagnose(columns, None, *parts, outputs=better) == []  # what the net says counts more than the record
+    known = torch.nn.functional.one_hot(parts[1][1], 2).float()
+    assert diagnose(columns, None, *parts, outputs=known) == []  # who can tell them has shown that they follow
+    columns["val_accuracy"][2] = 0.9
+    assert diagnose(columns, None, *parts) == []
 
 
 def test_constant_outputs_and_when_they_are_right():

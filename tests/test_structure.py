@@ -371,7 +371,7 @@ def test_lessons_need_only_what_make_lab_installs():
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini")
     stated = config["DEFAULT"]["requirements"].split() + config["DEFAULT"]["course_requirements"].split()
-    stated += [r for extra in ("export", "compress") for r in config["DEFAULT"][f"{extra}_requirements"].split()]  # in course
+    stated += [r for extra in ("export", "compress", "log") for r in config["DEFAULT"][f"{extra}_requirements"].split()]  # in course
     plain = {re.split(r"[<>=]", r)[0].lower().replace("_", "-") for r in stated} | {"ipython", "nnlearn"}
     distributions = importlib.metadata.packages_distributions()
     for path in BOOKS:

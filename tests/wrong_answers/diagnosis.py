@@ -80,3 +80,8 @@ from_the_gradient = wrong("diagnosis.rate_for_ratio", case="Adam", word="expecte
 @wrong("diagnosis.rate_for_ratio", case="SGD", word="expected")
 def the_ratio_itself(make_net, make_optimizer, batches, ratio):
     return ratio
+
+
+@wrong("diagnosis.rate_for_ratio", case="another ratio", word="expected")
+def always_one_percent(make_net, make_optimizer, batches, ratio):
+    return rate_with("none")(make_net, make_optimizer, batches, 0.01)
