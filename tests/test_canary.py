@@ -37,6 +37,14 @@ from nnlearn.passes import gradient_check, trace_shapes
 gradient_check(lambda w: (w * w).sum(), [torch.ones(2, dtype=torch.float64)])
 trace_shapes(torch.nn.Linear(2, 2), torch.ones(1, 2))
 """,
+    "memory, by a private tool of torch": """
+import torch
+from torch import nn
+from nnlearn.memory import checkpoint_layers, measure_memory, memory_bill
+net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 1))
+checkpoint_layers(net)
+assert memory_bill(net, torch.ones(3, 4)).peak > 0 and measure_memory(lambda: net(torch.ones(3, 4)).sum().backward()).peak > 0
+""",
     "figures and widgets": """
 import matplotlib; matplotlib.use("Agg")
 from nnlearn import core, schedules as s
