@@ -6,6 +6,7 @@
 __all__ = ['TENSOR_SUPERVISION', 'TensorSupervision']
 
 # %% ../nbs/library/tensor_weights.ipynb #c26a0004
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,7 @@ class TensorSupervision:
             raise ConfigError(f"{schedule.type!r} has no form for tensors; register a function of (p, n, ops) as "
                               f"TENSOR_SUPERVISION.register({schedule.type!r}).",
                               place="deep_supervision.type", accepted=sorted(TENSOR_SUPERVISION))
+        optional("keras", "tensorflow")
         self.schedule, self.n_outputs = schedule, schedule.n_outputs
         self.function: Callable = TENSOR_SUPERVISION[schedule.type]
 
@@ -113,7 +115,7 @@ class TensorSupervision:
         progress: Any,  # a tensor or a number: 0 at the first step, 1 at the end; what lies outside is clamped
     ) -> Any:  # a tensor (n_outputs,), never negative, with the sum 1
         """The weights at this progress."""
-        keras = optional("keras", "tensorflow")
+        keras: Any = sys.modules["keras"]  # an import would be traced
         ops = keras.ops
         p = ops.clip(ops.cast(progress, "float64"), 0.0, 1.0)
         weights = self.function(p, self.n_outputs, ops, **self.schedule.config)

@@ -29,4 +29,5 @@ def load_tensorflow() -> Any:
     if backend != "tensorflow":
         raise ConfigError(f"Keras runs on {backend} in this process already. Restart the kernel and call this first.",
                           place="load_tensorflow")
+    tensorflow.get_logger().setLevel("ERROR")
     return tensorflow
