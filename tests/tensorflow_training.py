@@ -80,7 +80,8 @@ CONFIGS = [
     ({"type": "adagrad", "weight_decay": 0.05}, 0.1),
     ({"type": "adamax"}, 5e-3), ({"type": "adamax", "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}, 5e-3),
     ({"type": "adamax", "weight_decay": 0.1}, 5e-3),
-    ({"type": "nadam"}, 3e-3), ({"type": "nadam", "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-4}, 3e-3), ({"type": "nadam", **CLIPS[1]}, 3e-3),
+    ({"type": "nadam"}, 3e-3), ({"type": "nadam", "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-4}, 3e-3),
+    ({"type": "nadam", **CLIPS[1]}, 3e-3),
 ]
 WARMUP = {"type": "cosine_decay", "learning_rate": 5e-3, "decay_steps": 60, "warmup_steps": 20}
 RESTARTS = {"type": "cosine_decay_restarts", "learning_rate": 5e-3, "decay_steps": 33}
@@ -136,7 +137,8 @@ def test_clipping_keys(key, word):
 
 @pytest.mark.parametrize(("config", "said"), [
     ({"learning_rate": 1e-3, "decay_steps": 5}, "type"), ({"type": "cosine_decay", "decay_steps": 5}, "learning_rate"),
-    ({"type": "cosine_decay", "learning_rate": 1e-3}, "decay_steps"), ({"type": "cosine_decay_restarts", "learning_rate": 1e-3}, "decay_steps"),
+    ({"type": "cosine_decay", "learning_rate": 1e-3}, "decay_steps"),
+    ({"type": "cosine_decay_restarts", "learning_rate": 1e-3}, "decay_steps"),
     ({"type": "exponential_decay", "learning_rate": 1e-3, "decay_steps": 5}, "decay_rate")])
 def test_required_keys(config, said):
     with pytest.raises(ConfigError, match=f"missing key: {said}"):
@@ -160,7 +162,8 @@ def test_warmup_formula(kind):
 @pytest.mark.parametrize(("kind", "config"), [(kind, {}) for kind in SUPERVISION] + [
     ("custom_sigmoid_low_to_high", {"k": 30.0, "x0": 0.2, "transition_point": 0.6}), ("custom_sigmoid_low_to_high", {"k": 1e-12}),
     ("cosine_annealing", {"frequency": 3.0, "final_ratio": 0.8}), ("cosine_annealing", {"final_ratio": 0.0}),
-    ("curriculum", {"max_active_outputs": 3, "activation_strategy": "linear"}), ("curriculum", {"max_active_outputs": 1, "activation_strategy": "exp"}),
+    ("curriculum", {"max_active_outputs": 3, "activation_strategy": "linear"}),
+    ("curriculum", {"max_active_outputs": 1, "activation_strategy": "exp"}),
     ("step_wise", {"threshold": 0.0}), ("step_wise", {"threshold": 1.0})], ids=str)
 def test_weights_in_a_trace(kind, config):
     """One trace, and at every step the numbers of the schedule, jumps included."""
