@@ -16,6 +16,7 @@ from nnlearn.course.explorers import epsilon_explorer
 from nnlearn.supervision import SUPERVISION, SupervisionSchedule
 from nnlearn.tensor_weights import TENSOR_SUPERVISION, TensorSupervision
 
+os.environ.setdefault("KERAS_BACKEND", "torch")
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("tensorflow_*.py"))
 
@@ -83,7 +84,7 @@ def test_a_schedule_of_one_s_own_needs_a_form_for_tensors():
         TensorSupervision(SupervisionSchedule("first", 5))
     TENSOR_SUPERVISION.register("first", lambda p, n, ops: ops.cast(ops.arange(n) == 0, "float64"))
     weights = TensorSupervision(SupervisionSchedule("first", 5))(0.5)
-    assert np.asarray(weights).tolist() == [1, 0, 0, 0, 0] and str(weights.dtype) == "torch.float32"
+    assert np.asarray(weights).tolist() == [1, 0, 0, 0, 0] and "float32" in str(weights.dtype)
 
 
 def test_the_explorer_shows_one_step_of_each():
@@ -92,11 +93,12 @@ def test_the_explorer_shows_one_step_of_each():
     curves = decode(explorer.html)["types"][""]["curves"]
     assert len(curves) == 32
     for (rule, eps, step), shown in curves.items():
-        gradient, beta, t = 10 ** np.asarray(shown["Keras"][0]), 0.9 if rule == "rmsprop" else 0.999, int(step)
-        root = np.sqrt((1 - beta**t) * gradient**2)
-        if rule == "rmsprop":
-            theirs, ours = gradient / np.sqrt(root**2 + float(eps)), gradient / (root + float(eps))
-        else:
-            correction = np.sqrt(1 - beta**t)
-            theirs, ours = gradient * correction / (root + float(eps)), gradient / (root / correction + float(eps))
-        assert np.allclose(shown["Keras"][1], theirs, atol=0.06) and np.allclose(shown["torch"][1], ours, atol=0.06), (rule, eps, step)
+        beta, epsilon = 0.9 if rule == "rmsprop" else 0.999, float(eps)
+        for name, (place, length) in shown.items():
+            gradient, correction = 10 ** np.asarray(place), np.sqrt(1 - beta ** int(step))
+            root = correction * gradient
+            if rule == "rmsprop":
+                exact = gradient / (np.sqrt(root**2 + epsilon) if name == "Keras" else root + epsilon)
+            else:
+                exact = gradient * correction / (root + epsilon * (1 if name == "Keras" else correction))
+            assert np.allclose(length, exact, rtol=0.03, atol=0.03), (rule, eps, step, name)
