@@ -1,6 +1,7 @@
 """The lesson on training in Keras, on TensorFlow: `test_keras.py` runs this file in a process of its own."""
 import copy
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -459,6 +460,40 @@ def test_everything_is_as_it_was(kind, trained):
     assert model.stop_training is False or not trained
     seen = model.fit(X, Y, batch_size=16, epochs=1, verbose=0)
     assert np.isfinite(seen.history["loss"][0])
+
+
+class Press(keras.callbacks.Callback):
+    "Presses Ctrl-C in the fifth step, or when a variable is put back."
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    def assign(self, value):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_step_and_while_things_are_put_back():
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
+    try:
+        model = rich_net()
+        model.compile(keras.optimizers.Adam(1e-3), CROSS_ENTROPY)
+        model.fit(X, Y, batch_size=16, verbose=0)
+        before = bits(model)
+        with pytest.raises(KeyboardInterrupt):
+            kt.LearningRateFinder(1e-3).find(model, X, Y, batch_size=16, callbacks=[Press()])
+        assert bits(model) == before
+
+        class Finder(kt.LearningRateFinder):
+            def on_train_end(self, logs=None):
+                self._kept.insert(0, (Press(), None))
+                super().on_train_end(logs)
+
+        with pytest.raises(KeyboardInterrupt):
+            Finder(1e-3, num_steps=8).find(model, X, Y, batch_size=16)
+        assert bits(model) == before
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def test_a_run_goes_on_as_if_nothing_had_happened():

@@ -1854,7 +1854,7 @@ def _normed_accuracy(momentum: float | None, steps: int = 44) -> float:
     Case("one step", args=(1,), why="After one step the start counts m itself."),
     Case("44 steps", args=(44,), why="m**44 is one hundredth."),
     Case("a long training", args=(100_000,), why="Close to 1, and still below it."),
-    Case("458 steps", call=lambda f: round(float(f(458)), 3), why="From here on 0.99 is right."),
+    Case("458 steps", call=lambda f: round(float(f(458)), 3), why="Here 0.99 becomes right."),
     Case("a net keeps its accuracy", call=lambda f: _normed_accuracy(float(f(44))) > _normed_accuracy(None) - 0.02,
          why="With this momentum the averages follow, and the net is as good as with exact statistics."),
 ], hints=["The n-th root of 0.01.", "`0.01 ** (1 / steps)`"])

@@ -18,6 +18,7 @@ from torch import nn
 import nnlearn.builders as builders
 from ..core import ConfigError, checked, optional, seed_everything, shifted_seed
 from ..lr_finder import LRFinderResult
+from ..rehearsal import delayed_interrupt
 from ..trainer import NonFiniteLoss
 
 keras = optional("keras", "tensorflow")
@@ -210,9 +211,10 @@ class LearningRateFinder(Callback):
 
     def put_back(self) -> None:
         """Give model and optimizer what they had before; does nothing a second time."""
-        for variable, value in self._kept:
-            variable.assign(value)
-        self._kept = []
+        with delayed_interrupt():  # Ctrl-C waits until everything is back
+            for variable, value in self._kept:
+                variable.assign(value)
+            self._kept = []
 
     def on_train_begin(self, logs: Any = None) -> None:
         optimizer = self.model.optimizer
