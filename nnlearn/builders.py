@@ -32,6 +32,7 @@ from nnlearn.schedules import (
     SCHEDULES, Constant, CosineDecay, ExponentialDecay, Floor, OneCycle, Rate, Schedule, Share, StepDecay,
     Steps, Warmup)
 from .supervision import SUPERVISION, SupervisionSchedule
+from .tensor_weights import TensorSupervision
 
 # %% ../nbs/library/builders.ipynb #52ea5e78
 def _groups(params: Any, place: str) -> list[dict[str, Any]]:
@@ -807,11 +808,13 @@ def deep_supervision_schedule_builder(
     config: Any,  # dict: `type` (a name in SUPERVISION) and `config`, the settings of that type
     n_outputs: Annotated[int, Ge(1)],  # how many outputs the net has; output 0 is the final one
     invert_order: bool = False,  # output 0 is the deepest
-) -> SupervisionSchedule:  # a function of the progress, from 0 to 1, that gives the weights, (n_outputs,)
+    framework: Literal["torch", "keras"] = "torch",  # `keras` gives the weights as tensors, right under `tf.function` too
+) -> SupervisionSchedule | TensorSupervision:  # a function of the progress, from 0 to 1, that gives the weights, (n_outputs,)
     """Build the schedule of the weights of a net's outputs; raises `ConfigError` with the nearest name or the wrong value."""
     check_keys(config, ["type", "config"], ["type"], "deep_supervision")
     if not isinstance(config["type"], str):
         raise ConfigError(f"expected a name, got {config['type']!r}.", place="deep_supervision.type", accepted=sorted(SUPERVISION))
     settings = {} if config.get("config") is None else config["config"]
     check_keys(settings, None, (), "deep_supervision.config")
-    return SupervisionSchedule(config["type"], n_outputs, settings, invert_order)
+    schedule = SupervisionSchedule(config["type"], n_outputs, settings, invert_order)
+    return TensorSupervision(schedule) if framework == "keras" else schedule

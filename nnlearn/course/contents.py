@@ -6,7 +6,7 @@
 __all__ = ['COURSE', 'LIBRARY', 'ORDER', 'Lesson', 'course_map']
 
 # %% ../../nbs/library/contents.ipynb #d0a1c002
-import importlib.util
+from importlib.resources import files
 from typing import NamedTuple
 
 # %% ../../nbs/library/contents.ipynb #ff310e8c
@@ -29,10 +29,7 @@ class Lesson(NamedTuple):
     @property
     def there(self) -> bool:
         """Whether the lesson has been written: its module is part of the library."""
-        try:
-            return importlib.util.find_spec(f"nnlearn.{self.module}") is not None
-        except ModuleNotFoundError:
-            return False
+        return files("nnlearn").joinpath(self.module.replace(".", "/") + ".py").is_file()
 
 # %% ../../nbs/library/contents.ipynb #4caab18c
 COURSE: dict[str, list[Lesson]] = {
@@ -66,7 +63,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "surfaces": "Surfaces", "slices": "Slices", "tables": "Tables", "loaders": "Loaders",
            "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "trainer": "The trainer",
            "files": "Files", "replay": "Replay",
-           "supervisors": "Supervisors", "builders": "Builders", "report": "Reports",
+           "supervisors": "Supervisors", "tensor_weights": "Weights as tensors", "builders": "Builders", "report": "Reports",
            "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings",
            "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
            "signals": "Signals", "rehearsal": "Rehearsal", "augmentation": "Augmentation",
@@ -81,7 +78,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
 ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
-supervisors schedules supervision builders config runs records findings signals rehearsal initialization lr_finder
+supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
 augmentation regularization layer_statistics step_profile diagnosis runtimes export layers pruning integers integer_layers
 programs quantization teachers features distillation stages pipeline tuning memory distributed keras.training keras.compression
 course.explore course.explorers course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()

@@ -1910,6 +1910,82 @@ def _rate_for_ratio(make_net, make_optimizer, batches, ratio):
     after = torch.cat([p.detach().flatten() for p in net.parameters()])
     return trial * ratio / ((after - before).norm() / before.norm()).item()
 
+# %% ../../nbs/library/exercises.ipynb #26e00001
+@exercise("keras_training.adam_step", cases=[
+    Case("the first step", args=(1.0, 0.5, 0.0, 0.0, 1), why="All three are new: the weight, m and v."),
+    Case("the hundredth step", args=(1.0, 0.5, 0.3, 0.2, 100), why="The correction depends on t."),
+    Case("a tiny gradient", args=(0.0, 1e-8, 0.0, 0.0, 1), why="Keras adds epsilon to the root of v before any correction."),
+    Case("an array", call=lambda f: f(np.array([1.0, -2.0]), np.array([0.1, 0.0]), np.zeros(2), np.array([0.0, 0.04]), 3),
+         why="Every entry by itself."),
+    Case("other settings", call=lambda f: f(0.0, 1.0, 0.5, 0.5, 2, rate=0.1, beta_1=0.5, beta_2=0.9, epsilon=0.1),
+         why="Rate, betas and epsilon are arguments."),
+], hints=["The rate is corrected: rate * sqrt(1 - beta_2**t) / (1 - beta_1**t).", "Then w - rate * m / (sqrt(v) + epsilon)."])
+def _adam_step(w, g, m, v, t, rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    rate = rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+    return w - rate * m / (np.sqrt(v) + epsilon), m, v
+
+# %% ../../nbs/library/exercises.ipynb #26e00002
+class _Traced(np.ndarray):
+    "An array that cannot be asked for its value, as a tensor inside of a trace."
+
+    def _refuse(self, *_):
+        raise TypeError("a tensor inside of a trace has no value yet: use ops in place of if, max, float and math")
+
+    __bool__ = __float__ = __int__ = __index__ = _refuse
+
+
+def _in_trace(f, progress):
+    value = f(np.asarray(progress).view(_Traced), np)
+    return float(np.asarray(value)[()])
+
+
+@exercise("keras_training.fade", cases=[
+    Case("the first half", call=lambda f: [float(f(p, np)) for p in (0.0, 0.2, 0.4999)], why="1 up to the middle."),
+    Case("the second half", call=lambda f: [float(f(p, np)) for p in (0.5, 0.6, 0.75, 1.0)], why="Straight from 1 to 0."),
+    Case("past the end", call=lambda f: float(f(1.5, np)), why="Never below 0."),
+    Case("inside of a trace", call=lambda f: [_in_trace(f, p) for p in (0.25, 0.75)],
+         why="In a trace the progress has no value yet, so nothing in Python may depend on it."),
+], hints=["ops.minimum(2 - 2 * progress, 1.0) is the line, cut off above."])
+def _fade(progress, ops):
+    return ops.maximum(ops.minimum(2 - 2 * progress, 1.0), 0.0)
+
+# %% ../../nbs/library/exercises.ipynb #26e00003
+def _normed_accuracy(momentum: float | None, steps: int = 44) -> float:
+    "Test accuracy of a net with batch norm after some steps; `momentum` is Keras's, None: exact statistics."
+    from nnlearn.core import seed_everything
+    from nnlearn.datasets import digits
+
+    data, order = digits(), generator(0)
+    seed_everything(0)
+    norms = [nn.BatchNorm1d(64, momentum=None if momentum is None else 1 - momentum) for _ in range(2)]
+    net = nn.Sequential(nn.Linear(64, 64), norms[0], nn.ReLU(), nn.Linear(64, 64), norms[1], nn.ReLU(), nn.Linear(64, 10))
+    parameters = list(net.parameters())
+    for _ in range(steps):
+        rows = torch.randperm(len(data.train_x), generator=order)[:64]
+        loss = nn.functional.cross_entropy(net(data.train_x[rows]), data.train_y[rows])
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.data -= 0.1 * gradient
+    with torch.no_grad():
+        if momentum is None:
+            for norm in norms:
+                norm.reset_running_stats()
+            net(data.train_x)
+        return float((net.eval()(data.test_x).argmax(1) == data.test_y).float().mean())
+
+
+@exercise("keras_training.momentum_for", timeout=60, cases=[
+    Case("one step", args=(1,), why="After one step the start counts m itself."),
+    Case("44 steps", args=(44,), why="m**44 is one hundredth."),
+    Case("a long training", args=(100_000,), why="Close to 1, and still below it."),
+    Case("458 steps", call=lambda f: round(float(f(458)), 3), why="Here 0.99 becomes right."),
+    Case("a net keeps its accuracy", call=lambda f: _normed_accuracy(float(f(44))) > _normed_accuracy(None) - 0.02,
+         why="With this momentum the averages follow, and the net is as good as with exact statistics."),
+], hints=["The n-th root of 0.01.", "`0.01 ** (1 / steps)`"])
+def _momentum_for(steps):
+    return 0.01 ** (1 / steps)
+
 # %% ../../nbs/library/exercises.ipynb #e5220004
 def _same_key(answer, first, second):
     "Whether two steps, each (name, settings, key before), have the same key."

@@ -7,7 +7,8 @@ __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explore
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
            'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'diagnosis_explorer',
-           'memory_explorer', 'float_format_explorer', 'supervision_explorer', 'temperature_explorer', 'size_explorer']
+           'memory_explorer', 'float_format_explorer', 'supervision_explorer', 'epsilon_explorer',
+           'temperature_explorer', 'size_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -605,6 +606,27 @@ def supervision_explorer() -> Any:
                    alt="The weights of the outputs of a net against the progress of the training",
                    kind=Slider(list(SUPERVISION), "schedule", start="linear_low_to_high"),
                    setting=Slider(["low", "middle", "high"], "its setting", start="middle"))
+
+# %% ../../nbs/library/explorers.ipynb #26c11901
+def epsilon_explorer() -> Any:
+    """The explorer of epsilon: the length of a step against the gradient, as Keras and as torch take it, after t equal gradients."""
+    gradients = np.logspace(-8, 0, 81)
+
+    def draw(rule: str, epsilon: str, step: int) -> dict[str, Any]:
+        eps, beta = float(epsilon), 0.9 if rule == "rmsprop" else 0.999
+        gathered = (1 - beta**step) * gradients**2
+        if rule == "rmsprop":
+            lengths = gradients / np.sqrt(gathered + eps), gradients / (np.sqrt(gathered) + eps)
+        else:  # the mean of equal gradients, corrected, is the gradient
+            root = np.sqrt(1 - beta**step)
+            lengths = gradients * root / (np.sqrt(gathered) + eps), gradients / (np.sqrt(gathered) / root + eps)
+        return {name: (np.log10(gradients), length) for name, length in zip(("Keras", "torch"), lengths, strict=True)}
+
+    return explore(draw, title="One name, two steps", x_label="log10 of the gradient", y_label="step / learning rate", y_range=(0, 3.4),
+                   alt="The length of an optimizer's step against the size of the gradient, in Keras and in torch",
+                   rule=Slider(["rmsprop", "adam"], "optimizer", start="rmsprop"),
+                   epsilon=Slider(["1e-9", "1e-7", "1e-5", "1e-3"], "epsilon", start="1e-7"),
+                   step=Slider([1, 10, 100, 1000], "step", start=1))
 
 # %% ../../nbs/library/explorers.ipynb #41286994
 def _digits_logits() -> dict[str, np.ndarray]:
