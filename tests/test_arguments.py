@@ -3,6 +3,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union
@@ -16,7 +17,8 @@ import nnlearn
 from nnlearn.core import ConfigError, Rule, checked, checked_rules
 
 PACKAGE = Path(nnlearn.__file__).parent
-MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("[a-z]*.py"))
+MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("[a-z]*.py")
+                 if p.parent.name != "keras" or find_spec("tensorflow"))  # nnlearn.keras is not there without it
 
 
 def declared():

@@ -324,7 +324,8 @@ TAKEN = {"gelu": lambda: [layers.Dense(4, activation="gelu")], "swish": lambda: 
 REFUSED = {"prelu": lambda: [layers.Dense(4), layers.PReLU()], "layer norm": lambda: [layers.Dense(4), layers.LayerNormalization()],
            "norm alone": lambda: [layers.BatchNormalization(), layers.Dense(4)],
            "norm after an activation": lambda: [layers.Dense(4, activation="relu"), layers.BatchNormalization()],
-           "rescaling": lambda: [layers.Rescaling(2.0), layers.Dense(4)], "lambda": lambda: [layers.Lambda(lambda x: 2 * x), layers.Dense(4)],
+           "rescaling": lambda: [layers.Rescaling(2.0), layers.Dense(4)],
+           "lambda": lambda: [layers.Lambda(lambda x: 2 * x), layers.Dense(4)],
            "nested": lambda: [tf_keras.Sequential([layers.Input((6,)), layers.Dense(4)]), layers.Dense(4)],
            "recurrent": lambda: [layers.Reshape((3, 2)), layers.LSTM(4)]}
 
@@ -405,7 +406,8 @@ def test_the_steps_of_a_config(trained, tmp_path):
     pruned = tool.apply_pruning(trained, (X, Y))
     assert all(abs(zeros - 0.5) < 0.02 for zeros in zeros_by_layer(pruned).values()) and zeros_by_layer(trained)["last"] < 0.01
     file = tool.apply_quantization(pruned, X, path=tmp_path / "a.tflite")
-    assert file.runs == "int8 x int8" and Path(file.path) == tmp_path / "a.tflite" and Path(tool.apply_quantization(trained, X).path).exists()
+    assert file.runs == "int8 x int8" and Path(file.path) == tmp_path / "a.tflite"
+    assert Path(tool.apply_quantization(trained, X).path).exists()
     student = net(8)
     before = student.get_weights()
     taught = tool.apply_distillation(student, trained, (X, Y))
