@@ -148,6 +148,10 @@ def test_the_target_is_reached_without_an_end(trained, schedule, epochs, batch_s
     assert all(abs(zeros - 0.6) < 0.02 for zeros in zeros_by_layer(pruned).values())
 
 
+def test_a_small_target_is_not_passed_by_the_beginning(trained):
+    assert all(abs(zeros - 0.1) < 0.03 for zeros in zeros_by_layer(kc.prune(trained, X, Y, 0.1, frequency=2)).values())
+
+
 def test_an_end_at_the_last_step_counts(trained):
     pruned = kc.prune(trained, X, Y, 0.8, end_step=30, frequency=10, epochs=3, batch_size=32)
     assert all(abs(zeros - 0.8) < 0.02 for zeros in zeros_by_layer(pruned).values())
@@ -303,6 +307,9 @@ def test_a_refused_conversion_leaves_the_file(trained, files, tmp_path):
     for model in ("net", torch.nn.Linear(6, 4)):
         with pytest.raises(ConfigError, match="built Keras model"):
             kc.convert_tflite(model, path)
+    entry = layers.Input((6,))
+    with pytest.raises(ConfigError, match="one input and one output"):
+        kc.convert_tflite(tf_keras.Model(entry, [layers.Dense(2)(entry), layers.Dense(3)(entry)]), path)
     with pytest.raises(ConfigError, match="convert_tflite.format"):
         kc.convert_tflite(trained, path, "int4")
     assert path.read_bytes() == b"before"
@@ -387,7 +394,7 @@ def test_distillation_refuses_before_it_trains(trained):
     for place, arguments in {
             "distill.teacher": (student, net(activation="softmax"), X), "distill.student": (net(activation="softmax"), trained, X),
             "gives .3,. logits": (net(classes=3), trained, X), "distill.labels": (student, trained, X, Y + 1),
-            "for each of 320": (student, trained, X, Y[:7])}.items():
+            "for each of 320": (student, trained, X, Y[:7]), "at least one": (student, trained, X[:0], Y[:0])}.items():
         with pytest.raises(ConfigError, match=place):
             kc.distill(*arguments, epochs=1)
     assert all(np.array_equal(a, b) for a, b in zip(before, student.get_weights()))
