@@ -24,6 +24,8 @@ from .config import make_model as make_model
 from .core import ConfigError, checked, seed_everything
 from .distillation import DistillationLoss, distill
 from .export import export_onnx, fold_batch_norm
+from .keras_stages import (
+    distill_keras, is_keras, prune_keras, quantize_keras, train_keras)
 from .layers import prune_structured
 from .loaders import TensorLoader
 from .models import MODELS as MODELS
@@ -42,7 +44,11 @@ from .trainer import Trainer
 # %% ../nbs/22_pipeline.ipynb #924009af
 @checked
 class ModelOptimizer:
-    """Trains, prunes, distils, quantizes and exports by a config; each step works alone."""
+    """Trains, prunes, distils, quantizes and exports by a config; each step works alone.
+
+    The first four take tf_keras models as well, with a pair of arrays (inputs, labels) in
+    place of the loader; `apply_quantization` then writes a LiteRT file (lesson 27).
+    """
 
     def __init__(
         self,
@@ -55,6 +61,8 @@ class ModelOptimizer:
 
     def train(self, model: nn.Module, train_loader: Any) -> nn.Module:
         """The model, trained in place by `epochs`, `optimizer` and `lr_schedule`."""
+        if is_keras(model):
+            return train_keras(self.config, model, train_loader)
         return self._fit(model, train_loader, self.config.training.epochs, first=True)
 
     def apply_pruning(
@@ -65,7 +73,10 @@ class ModelOptimizer:
         | None = None,  # for structured pruning; None: the first batch
     ) -> nn.Module:
         """A pruned and fine-tuned copy, by `training.pruning`."""
-        section, model = self._section("pruning"), copy.deepcopy(model)
+        section = self._section("pruning")
+        if is_keras(model):
+            return prune_keras(self.config, model, train_loader)
+        model = copy.deepcopy(model)
         if section.epochs and train_loader is None:
             raise ConfigError(
                 "fine-tuning needs the training data: give train_loader, or set epochs: 0.",
@@ -91,7 +102,10 @@ class ModelOptimizer:
         train_loader: Any,  # of inputs and labels
     ) -> nn.Module:
         """A copy of the student, taught by `training.distillation`; zeros stay zero."""
-        section, student = self._section("distillation"), copy.deepcopy(model)
+        section = self._section("distillation")
+        if is_keras(model):
+            return distill_keras(self.config, model, teacher, train_loader)
+        student = copy.deepcopy(model)
         callbacks, pruning = [], self.config.training.pruning
         masked = pruning is not None and pruning.enabled and pruning.type == "magnitude"
         if pruning is not None and masked and section.student is None:
@@ -114,6 +128,9 @@ class ModelOptimizer:
     ) -> Any:  # callable like the model, with its file in `path`
         """The model in integers or half precision, by `training.quantization`."""
         section = self._section("quantization")
+        if is_keras(model):
+            return quantize_keras(
+                self.config, model, representative_dataset, train_loader, path)
         rows = first_rows(representative_dataset, section.calibration_rows)
         if section.type == "during_training":
             if train_loader is None:

@@ -26,6 +26,7 @@ UNCOMPARED = {
     ("17_export", "for row in table.rows], range(3)"): "draws milliseconds",
     ("cli", "report = doctor()"): "prints what this machine has",
     ("20_quantization", "print(table)  #"): "prints milliseconds and ratios of them",
+    ("27_keras_compression", "print(table)  #"): "prints milliseconds and ratios of them",
     ("20_quantization", "speed over float32, this machine"): "draws ratios of milliseconds",
     ("20_quantization", "max pooling:"): "prints shares of milliseconds",
     ("18_pruning", "table = compare("): "prints milliseconds and ratios of them",

@@ -69,7 +69,8 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "signals": "Signals", "rehearsal": "Rehearsal", "augmentation": "Augmentation",
            "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
-           "programs": "Programs", "teachers": "Teachers", "features": "Features", "stages": "Stages",
+           "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
+           "retraining": "Retraining", "keras_stages": "Stages in Keras",
            "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.compare": "Comparing answers", "course.sandbox": "Sandbox",
            "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents",
@@ -79,9 +80,10 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
 ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
 supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
-augmentation regularization layer_statistics step_profile diagnosis runtimes export layers pruning integers integer_layers
-programs quantization teachers features distillation stages pipeline tuning memory distributed keras.training keras.compression
-course.explore course.explorers course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
+augmentation regularization layer_statistics step_profile diagnosis runtimes litert export layers pruning integers integer_layers
+programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline tuning memory
+distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
+course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]

@@ -2072,6 +2072,64 @@ def _smallest(size, score, units, bits, points):
     pairs = [(u, b) for u in units for b in bits]
     return min((pair for pair in pairs if score(*pair) >= least), key=lambda pair: (size(*pair), -score(*pair)))
 
+# %% ../../nbs/library/exercises.ipynb #27e00011
+@exercise("keras_compression.in_force", cases=[
+    Case("at an update", args=(20, 0, 100, 10), why="Step 20 is an update: the formula's value there."),
+    Case("between updates", args=(27, 0, 100, 10), why="Between two updates the mask is that of the earlier one."),
+    Case("before the beginning", args=(4, 10, 50, 10), why="No update has taken place: no zeros."),
+    Case("a later beginning", args=(34, 10, 50, 8), why="Updates take place at 10, 18, 26, 34; progress is counted from the beginning."),
+    Case("after the end", args=(300, 0, 100, 10), why="The last update was at 100, with the full sparsity."),
+    Case("an end between updates", args=(300, 0, 80, 50), why="Updates took place at 0 and 50 only: the target was never reached."),
+    Case("a training that is too short", args=(95, 0, 2000, 100), why="Step 0 does not exist, and 100 never comes: no update, no zeros."),
+    Case("the first steps", args=(9, 0, 100, 10), why="The first update is at step 10."),
+], hints=["last = begin + (min(step, end) - begin) // frequency * frequency", "0.8 - 0.5 * (1 - (last - begin) / (end - begin)) ** 3"])
+def _in_force(step, begin, end, frequency):
+    last = begin + (min(step, end) - begin) // frequency * frequency
+    if step < begin or last == 0:
+        return 0.0
+    return 0.8 - 0.5 * (1 - (last - begin) / (end - begin)) ** 3
+
+# %% ../../nbs/library/exercises.ipynb #27e00012
+def _file_input(answer, x, scale, zero):
+    "The numbers, and whether they are int8."
+    numbers = np.asarray(answer(np.array(x), scale, zero))
+    return [numbers.astype(float), numbers.dtype == np.int8]
+
+
+@exercise("keras_compression.to_int8", cases=[
+    Case("the zero point", call=lambda f: _file_input(f, [0.0, 1.0, 2.0], 1.0, 3), why="0.0 becomes the zero point: it is added."),
+    Case("to the nearest", call=lambda f: _file_input(f, [0.9, 1.2, -0.9, -1.2], 1.0, 0), why="A cast cuts towards zero; np.round goes to the nearest."),
+    Case("too large", call=lambda f: _file_input(f, [0.5, 1.4, 1e6], 1 / 255, -128), why="127 is the largest int8: clamp before the cast, which would wrap around."),
+    Case("too small", call=lambda f: _file_input(f, [-1e6, -0.2, 0.0], 1 / 255, -128), why="-128 is the smallest int8."),
+    Case("another scale", call=lambda f: _file_input(f, [[0.26, -0.76], [3.1, -2.4]], 0.5, -7)),
+], hints=["Divide by scale, np.round, add zero, np.clip(..., -128, 127), astype(\"int8\")."])
+def _to_int8(x, scale, zero):
+    return np.clip(np.round(x / scale) + zero, -128, 127).astype("int8")
+
+# %% ../../nbs/library/exercises.ipynb #27e00013
+def _points_lost(answer, count):
+    "How many points a net on the digits loses when its weights are replaced, layer by layer."
+    import copy
+    net, score, *_ = _digits_net()
+    twin = copy.deepcopy(net)
+    for layer in twin:
+        if isinstance(layer, nn.Linear):
+            shared = np.asarray(answer(layer.weight.detach().double().numpy(), count), dtype=np.float32)
+            layer.weight.data = torch.from_numpy(shared.reshape(layer.weight.shape).copy())
+    return score(net) - score(twin)
+
+
+@exercise("keras_compression.share_weights", cases=[
+    Case("two numbers", call=lambda f: f(np.array([0.0, 0.1, 0.4, 0.6, 1.0]), 2), why="0 and 1: each weight goes to the nearer one."),
+    Case("both ends", call=lambda f: f(np.array([-1.0, 3.0]), 5), why="The least and the greatest weight are among the numbers."),
+    Case("a matrix", call=lambda f: f(np.array([[-1.0, 0.2], [0.9, 0.45]]), 3), why="The shape stays."),
+    Case("how many", call=lambda f: len(np.unique(np.asarray(f(np.linspace(-0.3, 0.7, 200), 16)))), why="16 different numbers."),
+    Case("a trained net", call=lambda f: bool(_points_lost(f, 16) <= 2), why="A net on the digits with 16 numbers in a layer loses at most two points."),
+], hints=["centres = np.linspace(weight.min(), weight.max(), count)", "centres[np.abs(weight[..., None] - centres).argmin(-1)]"])
+def _share_weights(weight, count):
+    centres = np.linspace(weight.min(), weight.max(), count)
+    return centres[np.abs(weight[..., None] - centres).argmin(-1)]
+
 # %% ../../nbs/library/exercises.ipynb #24e00001
 @exercise("memory.bytes_per_parameter", cases=[
     Case("sgd", args=("sgd", torch.float32), why="Itself and its gradient."),

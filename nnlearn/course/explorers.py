@@ -8,7 +8,7 @@ __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explore
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
            'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'diagnosis_explorer',
            'memory_explorer', 'float_format_explorer', 'supervision_explorer', 'epsilon_explorer',
-           'temperature_explorer', 'size_explorer']
+           'temperature_explorer', 'size_explorer', 'keras_sparsity_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -674,3 +674,20 @@ def size_explorer() -> Any:
                    y_range=(0.2, 2000), alt="Size of the weights against the share of channels taken out",
                    bits=Slider([4, 8, 16, 32], "bits", start=32), width=Slider([8, 16, 32, 64], "channels of the first block", start=32),
                    blocks=Slider([1, 2, 3], "blocks", start=2))
+
+# %% ../../nbs/library/explorers.ipynb #27e00002
+def keras_sparsity_explorer() -> Any:
+    """The explorer of pruning by tfmot: the zeros after each of 96 steps, by the end of the schedule and its frequency."""
+    steps = np.arange(97)
+
+    def draw(end: int, frequency: int) -> dict[str, Any]:
+        def asked(step: np.ndarray) -> np.ndarray:
+            return 0.8 - 0.5 * (1 - np.clip(step / end, 0, 1)) ** 3
+
+        updates = np.minimum(steps, end) // frequency * frequency  # the last one before each step; there is none at 0
+        return {"asked for": (steps, asked(steps)), "in the mask": (steps, np.where(updates > 0, asked(updates), 0))}
+
+    return explore(draw, title="Zeros in a training of 96 steps", x_label="step", y_label="share of zeros", y_range=(0, 1.0),
+                   alt="The share of zeros that a polynomial schedule asks for, and the share in the mask, against the training step",
+                   end=Slider([40, 80, 96, 200, 500, 2000], "end of the schedule", start=80),
+                   frequency=Slider([1, 10, 40, 100], "steps from update to update", start=10))

@@ -187,7 +187,8 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
 
 
 BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "lr_finder": lr_finder, "landscapes": landscapes,
-              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation")}, "diagnosis": findings, "lessons": lessons}
+              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation", "keras_compression")},
+              "diagnosis": findings, "lessons": lessons}
 
 
 def write(name: str, rows: list[dict]) -> None:
