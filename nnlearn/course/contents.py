@@ -83,7 +83,8 @@ ORDER = """core tensors datasets models measure report graphs probes penalties g
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
 supervisors schedules supervision builders config runs records findings signals rehearsal initialization lr_finder
 augmentation regularization diagnosis runtimes litert export layers pruning integers integer_layers programs quantization teachers features
-distillation retraining keras.compression keras_stages stages pipeline tuning memory distributed keras.training course.explore course.explorers
+distillation
+retraining keras.compression keras_stages stages pipeline tuning memory distributed keras.training course.explore course.explorers
 course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
