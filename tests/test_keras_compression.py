@@ -341,7 +341,8 @@ REFUSED = {"prelu": lambda: [layers.Dense(4), layers.PReLU()], "layer norm": lam
 def test_what_rounding_takes(name):
     model = tf_keras.Sequential([layers.Input((6,)), *(TAKEN | REFUSED)[name]()])
     if name in TAKEN:
-        return kc.make_aware(model)
+        assert kc.make_aware(model)(X[:2]).shape == (2, 4)
+        return
     with pytest.raises(ConfigError, match="make_aware.model"):
         kc.quantize_aware(model, X, Y)
 

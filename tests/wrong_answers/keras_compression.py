@@ -16,7 +16,7 @@ def every_step_an_update(step, begin, end, frequency):
 @wrong("keras_compression.in_force", case="before the beginning", word="expected")
 def zeros_from_the_first_step(step, begin, end, frequency):
     step = begin + max(min(step, end) - begin, 0) // frequency * frequency
-    return asked(step, begin, end)
+    return asked(step, begin, end) if step else 0.0
 
 
 @wrong("keras_compression.in_force", case="a training that is too short", word="expected")
