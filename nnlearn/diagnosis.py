@@ -69,6 +69,10 @@ def _is_label(targets: torch.Tensor) -> bool:
     return not targets.is_floating_point()
 
 
+def _is_one_a_row(targets: torch.Tensor) -> bool:
+    return not _is_label(targets) or targets.numel() == len(targets)  # else a map of labels
+
+
 def _spread(rows: torch.Tensor, count: int) -> torch.Tensor:
     "At most so many rows, at equal distances."
     at = torch.linspace(0, len(rows) - 1, min(count, len(rows))).round().long()
@@ -185,7 +189,7 @@ def _dead(statistics: LayerStatistics, by: str, limit: float) -> list[Finding]:
 def _of_the_data(train: Any, validation: Any, is_learned: bool) -> list[Finding]:
     "What the rows say, before any training; labels that were learned do follow the inputs."
     found = []
-    if train is not None and train[1] is not None:
+    if train is not None and _is_one_a_row(train[1]):
         agreement, ratio = neighbour_agreement(*train), correlation_ratio(*train)
         if agreement < 0.04 and not is_learned:
             found.append(_finding(

@@ -82,7 +82,7 @@ class LayerStatistics(Callback):
         batches = batches_in(trainer.batches.loader)
         epoch = trainer.epoch - 1 + ((trainer.batch - 1) / batches if batches else 0.0)
         self._look = {"step": trainer.step + 1, "epoch": epoch, "calls": {}}
-        model = getattr(trainer.model, "_orig_mod", trainer.model)  # a compiled one calls no hooks
+        model = _uncompiled(trainer.model)
         several = isinstance(trainer.inputs, (list, Mapping))
         with untouched(model), torch.no_grad(), torch.autocast(trainer.device.type, trainer.amp_dtype, trainer.use_amp):
             listen(model, trainer.inputs if several else (trainer.inputs,), self._hear, "LayerStatistics")
@@ -96,7 +96,7 @@ class LayerStatistics(Callback):
         if self._look is not None:
             self._look["rate"] = float(trainer.optimizer.param_groups[0]["lr"])
             self._look["before"] = {name: (p.detach().clone(), None if p.grad is None else p.grad.detach())
-                                    for name, p in trainer.model.named_parameters() if p.requires_grad}
+                                    for name, p in _uncompiled(trainer.model).named_parameters() if p.requires_grad}
             self._look["gradients"] = {name: None if grad is None else _norm(grad)
                                        for name, (_, grad) in self._look["before"].items()}
 
@@ -104,7 +104,7 @@ class LayerStatistics(Callback):
         look, self._look = self._look, None
         if look is None or "before" not in look:
             return
-        parameters = dict(trainer.model.named_parameters())
+        parameters = dict(_uncompiled(trainer.model).named_parameters())
         look["moved"] = {name: (look["gradients"][name], _norm(parameters[name].detach() - old), _norm(old))
                          for name, (old, _) in look.pop("before").items() if name in parameters}
         self._waiting.append(look)
@@ -270,6 +270,11 @@ class LayerStatistics(Callback):
         if 1 < len(lines) <= 10:
             ax.legend(fontsize=8)
         return ax
+
+
+def _uncompiled(model: Any) -> Any:
+    "The model that `torch.compile` was given: the compiled one calls no hooks, and its names are longer."
+    return getattr(model, "_orig_mod", model)
 
 
 def _norm(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -110,11 +111,18 @@ def memory_bill(
     its way, and for what cannot be run at all.
     """
     model = as_module(model, "memory_bill")
+    if any(is_lazy(t) for t in _tensors_of(model)):
+        raise ConfigError("the model has lazy layers; run one batch first, and then make the "
+                          "optimizer.", place="memory_bill.model")
     inputs, targets = batch if criterion is not None else (batch, None)
     if isinstance(optimizer, str):
         optimizer = get_optimizer(optimizer, model.parameters())
     memo: dict[int, Any] = {}  # what a copy has in place of an object
     if optimizer is not None:
+        own = {id(p) for p in model.parameters()}
+        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+            raise ConfigError("it holds parameters that are not the model's.",
+                              place="memory_bill.optimizer")
         memo[id(optimizer.state)] = defaultdict(dict)  # a new optimizer's
         rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
         memo |= {id(rate): float(rate) for rate in rates if isinstance(rate, torch.Tensor)}

@@ -136,6 +136,13 @@ def test_functions_shared_layers_and_parameters_of_their_own_are_seen():
     assert total == pytest.approx(statistics.steps[-1].gradient_norm, rel=1e-5)
 
 
+def test_a_compiled_model_is_seen_under_its_own_names():
+    model = torch.compile(small(), backend="eager")
+    _, statistics = fit(model, adam(1e-3), epochs=1)
+    seen = {look.layer: look for look in statistics.last()}
+    assert list(seen) == ["0", "1", "2", "3", "4"] and seen["0"].gradient_norm > 0
+
+
 def test_units_are_channels_of_convolutions_and_features_elsewhere():
     conv = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
     with torch.no_grad():
@@ -351,6 +358,8 @@ def test_what_does_not_fit_is_refused():
         diagnose(columns, statistics=fit(small(), sgd(0.1), epochs=1)[0].history)
     with pytest.raises(ConfigError, match="as many targets as inputs"):
         diagnose(columns, train=(X, Y[:-1]))
+    maps = torch.randint(0, 3, (20, 8, 8), generator=generator(0))  # a label for each pixel: these rules have nothing to say
+    assert diagnose(columns, train=(torch.randn(20, 1, 8, 8, generator=generator(1)), maps)) == []
     with pytest.raises(ConfigError, match="cannot be compared"):
         diagnose(columns, train=(X, Y), validation=(TX[:, :3], TY))
 

@@ -166,6 +166,10 @@ def test_what_cannot_be_predicted_is_refused(capfd):
         memory_bill(nn.Sequential(nn.Linear(2, 2), Undecided()), torch.randn(3, 2))
     with pytest.raises(ConfigError, match="cannot be run: .*reduction dim"):
         memory_bill(nn.Linear(3, 2), torch.randn(4, 5))
+    with pytest.raises(ConfigError, match="lazy layers; run one batch first"):
+        memory_bill(nn.LazyLinear(3), torch.randn(4, 5))
+    with pytest.raises(ConfigError, match="memory_bill.optimizer: it holds parameters that are not the model's"):
+        memory_bill(nn.Linear(3, 2), torch.randn(4, 3), torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1))
     with pytest.raises(ConfigError, match="memory_bill.precision"):
         memory_bill(nn.Linear(3, 2), torch.randn(4, 3), precision="float8")
     assert "Traceback" not in capfd.readouterr().err  # torch's own complaints about fake tensors
