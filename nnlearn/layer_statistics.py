@@ -102,7 +102,7 @@ class LayerStatistics(Callback):
 
     def step_end(self, trainer: Any) -> None:
         look, self._look = self._look, None
-        if look is None or "before" not in look:
+        if look is None:
             return
         parameters = dict(_uncompiled(trainer.model).named_parameters())
         look["moved"] = {name: (look["gradients"][name], _norm(parameters[name].detach() - old), _norm(old))

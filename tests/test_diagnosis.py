@@ -170,11 +170,11 @@ def test_dead_units_are_counted_over_the_looks_of_an_epoch():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
         model[0].bias.zero_()
-    rows = torch.cat([torch.ones(32, 1), -torch.ones(32, 1)])  # the first batch wakes one unit, the second the other
+    rows = torch.cat([torch.ones(32, 1), -torch.ones(64, 1)])  # the first batch wakes one unit, the others the second
     statistics = LayerStatistics(1)
     trainer = Trainer(model, nn.MSELoss(), sgd(0.0)(model), device="cpu", callbacks=[statistics])
     trainer.fit(TensorLoader(rows, rows, batch_size=32), epochs=2, verbose=0)
-    assert [(look.dead, look.rows) for look in statistics.layers if look.kind == "ReLU"] == [(0.5, 32), (0.0, 64)] * 2
+    assert [(look.dead, look.rows) for look in statistics.layers if look.kind == "ReLU"] == [(0.5, 32), (0.0, 64), (0.0, 96)] * 2
 
 
 def test_parameters_that_never_move_and_why():
@@ -331,6 +331,15 @@ def test_the_earliest_sign_comes_first_and_a_cause_replaces_a_suspicion():
     assert not any("hardly learning" in names(one) for one in found)
     low = diagnosed(0, **FAULTS["learning rate too low"])
     assert "learning rate too low" in names(low) and "hardly learning" not in names(low)
+
+
+def test_units_that_come_back_are_not_dead():
+    for last, expected in ((0.1, []), (0.9, ["dead units"])):
+        statistics = LayerStatistics()
+        statistics.seen = {"layers": [[1, 0.5, "1", "ReLU", 0.1, 0.1, 0.9, 64, math.nan, math.nan],
+                                      [24, 1.5, "1", "ReLU", 0.1, 0.1, last, 64, math.nan, math.nan]],
+                           "steps": [[1, 0.5, 2.3, 1.0, 10.0, 1e-3, 0.1], [24, 1.5, 1.5, 1.0, 10.0, 1e-3, 0.1]], "unmoved": None}
+        assert names(diagnose({"epoch": [1, 2], "loss": [2.3, 1.5]}, statistics)) == expected
 
 
 def test_without_the_net_or_the_data_less_is_said_and_that_is_said():
