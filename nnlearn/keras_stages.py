@@ -79,7 +79,7 @@ def train_keras(
     model: Any,  # a tf_keras classifier; trained in place
     data: Any,  # (inputs, labels)
 ) -> Any:  # the model
-    """`ModelOptimizer.train`."""
+    """Train a tf_keras net, as `ModelOptimizer` does by its method train."""
     training, (x, y) = config.training, arrays_of(data, "train_loader")
     callbacks = []
     if training.lr_schedule is not None:
@@ -99,7 +99,7 @@ def prune_keras(
     model: Any,  # a trained tf_keras classifier
     data: Any,  # (inputs, labels)
 ) -> Any:  # a pruned copy
-    """`ModelOptimizer.apply_pruning`."""
+    """Prune and train a copy of a tf_keras net, as `ModelOptimizer` does by apply_pruning."""
     compression, section = optional("nnlearn.keras.compression", "tensorflow"), config.training.pruning
     assert section is not None
     if section.type != "magnitude":
@@ -121,7 +121,7 @@ def distill_keras(
     teacher: Any,  # the same, of either Keras
     data: Any,  # (inputs, labels)
 ) -> Any:  # a taught copy
-    """`ModelOptimizer.apply_distillation`. Zeros of a pruned student are not kept."""
+    """Train a student under a teacher, as `ModelOptimizer` does by apply_distillation; zeros of a pruned student are not kept."""
     compression, section = optional("nnlearn.keras.compression", "tensorflow"), config.training.distillation
     assert section is not None
     student = copy_model(student, "ModelOptimizer.apply_distillation")
@@ -141,7 +141,7 @@ def quantize_keras(
     data: Any = None,  # (inputs, labels), for during_training
     path: str | os.PathLike | None = None,  # of the .tflite file; None: a temporary one
 ) -> Any:  # a `TFLiteModel`
-    """`ModelOptimizer.apply_quantization`: a LiteRT file."""
+    """Write a tf_keras net as a LiteRT file, as `ModelOptimizer` does by apply_quantization."""
     compression, section = optional("nnlearn.keras.compression", "tensorflow"), config.training.quantization
     assert section is not None
     if section.type == "during_training":
