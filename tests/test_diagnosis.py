@@ -342,6 +342,21 @@ def test_units_that_come_back_are_not_dead():
         assert names(diagnose({"epoch": [1, 2], "loss": [2.3, 1.5]}, statistics)) == expected
 
 
+def by_hand(loss, gradient, weights, ratio, dead=0.0):
+    """Two looks, made up."""
+    statistics = LayerStatistics()
+    statistics.seen = {"layers": [[step, step / 20, "1", "ReLU", 0.1, 0.1, dead, 64, math.nan, math.nan] for step in (1, 21)],
+                       "steps": [[step, step / 20, loss, gradient, weights, ratio, 0.1] for step in (1, 21)], "unmoved": None}
+    return names(diagnose({"epoch": [1, 2], "loss": [loss, loss]}, statistics))
+
+
+def test_a_large_loss_has_large_gradients_in_health_and_dead_units_explain_short_steps():
+    assert by_hand(loss=1e6, gradient=500.0, weights=10.0, ratio=0.01) == []
+    assert by_hand(loss=2.3, gradient=500.0, weights=10.0, ratio=0.01) == ["exploding gradients"]
+    assert by_hand(loss=2.3, gradient=0.1, weights=10.0, ratio=1e-6) == ["learning rate too low"]
+    assert by_hand(loss=2.3, gradient=0.1, weights=10.0, ratio=1e-6, dead=0.9) == ["dead units"]
+
+
 def test_without_the_net_or_the_data_less_is_said_and_that_is_said():
     trainer, statistics = fit(small(), adam(1e-6), epochs=5, metrics=["accuracy"])
     alone, watched = diagnose(trainer.history), diagnose(trainer.history, statistics)

@@ -186,6 +186,13 @@ def test_each_finding_has_its_evidence():
     assert found(loss=[3.0, 2.0, 1.0, 0.9], lr=[0, 1e-3, 1e-4, 0]) == []
 
 
+def test_a_rise_in_the_last_epoch_alone_is_no_overfitting():
+    columns = {"loss": [1.0, 0.8, 0.6, 0.4, 0.3, 0.15], "val_loss": [1.0, 0.9, 0.8, 0.7, 0.5, 0.9]}
+    assert find_faults(columns) == []
+    columns = {name: [*values, values[-1]] for name, values in columns.items()}
+    assert [finding.name for finding in find_faults(columns)] == ["overfitting"]
+
+
 def test_the_earliest_sign_comes_first():
     names = found(loss=[2.3, 9.0, 8.0, math.nan, math.nan], accuracy=[0.1, 0.1, 0.12, 0.1, 0.1])
     assert names == ["learning rate too high", "not finite"]

@@ -177,6 +177,14 @@ def test_what_cannot_be_predicted_is_refused(capfd):
         measure_memory(lambda: None, "meta")
 
 
+def test_views_of_one_storage_count_once():
+    x = torch.randn(8, 8, requires_grad=True)
+    with saved_for_backward(x) as saved:
+        h = x.exp()
+        (h @ h.T).sum()
+    assert list(saved.values()) == [8 * 8 * 4]
+
+
 def test_measuring_counts_what_is_held():
     held = []
     use = measure_memory(lambda: held.append(torch.ones(1000)))
