@@ -286,6 +286,8 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _bad_yaml("anchors and aliases (& and *) are not accepted: write the values out", event.start_mark)
+        if getattr(event, "tag", None):
+            raise _bad_yaml(f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not accepted: write the value alone", event.start_mark)
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > 20:
             raise _bad_yaml("sections lie more than 20 deep", event.start_mark)
@@ -304,7 +306,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_NUMBERS = {"int": r"[-+]?(0|[1-9]\d*)$",
+            "float": r"([-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"}
+_Loader.yaml_implicit_resolvers = {  # YAML 1.1 reads 010 as 8 and 1:30 as 90
+    first: [(tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] not in _NUMBERS]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+for _kind, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), list("-+.0123456789"))
 
 
 def _bad_yaml(message: str, mark: Any) -> ConfigError:

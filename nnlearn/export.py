@@ -6,6 +6,7 @@
 __all__ = ['export_onnx', 'open_batch', 'graph_nodes', 'fold_batch_norm']
 
 # %% ../nbs/17_export.ipynb #bbae7a34
+import copy
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,8 @@ from torch import nn
 from .core import ConfigError, checked, eval_mode, first_line, optional, silence
 from .measure import memory_traffic, model_bytes
 from .models import as_inputs, as_module, run_example
-from .runtimes import (Exported, OnnxModel, build_tensorrt, compare_outputs,
+from .rewrites import fold_in_graph
+from .runtimes import (Exported, OnnxModel, beside, build_tensorrt, compare_outputs,
                               export_litert, largest_difference, why_no_graph)
 
 # %% ../nbs/17_export.ipynb #c9bb3643
@@ -41,11 +43,11 @@ def export_onnx(
     for package in ("onnx", "onnx_ir", "onnxscript"):
         optional(package, "export")
     model, inputs = as_module(model, "export_onnx"), as_inputs(example, "export_onnx")
-    with eval_mode(model):
+    with eval_mode(model), beside(path, "export_onnx") as made:
         outputs = run_example(model, inputs, "export_onnx")
-        _write_onnx(model, inputs, len(outputs), Path(path), dynamic_batch, opset, optimize)
+        _write_onnx(model, inputs, len(outputs), made, dynamic_batch, opset, optimize)
         written = next(entry.version for entry in optional("onnx", "export").load(
-            path, load_external_data=False).opset_import if not entry.domain)
+            made, load_external_data=False).opset_import if not entry.domain)
         if opset is not None and written != opset:
             raise ConfigError(
                 f"expected opset {opset}, got {written}: an operator could not be converted. Ask "
@@ -57,7 +59,7 @@ def export_onnx(
             if dynamic_batch:
                 batches = tuple(sorted({1, 3, *batches, 2 * batches[0] + 1}))
             difference = compare_outputs(
-                model, OnnxModel(path), inputs, batches, place="export_onnx")
+                model, OnnxModel(made), inputs, batches, place="export_onnx")
     return Exported(str(path), model_bytes(path).raw, difference, batches, written)
 
 # %% ../nbs/17_export.ipynb #9dfa1fe4
@@ -74,9 +76,6 @@ def _write_onnx(model: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: int
             f"{size / 2**30:.1f} GB. Convert the model to float16 (model.half()), or call "
             "torch.onnx.export with external_data=True and keep its two files together.",
             place="export_onnx.model")
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {str(path.parent)!r}; make it first.",
-                          place="export_onnx.path")
     if dynamic and len(inputs[0]) == 1:  # torch.export takes a 1 for a constant
         inputs = tuple(torch.cat([x, x]) for x in inputs)
     names = ["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))]
@@ -92,7 +91,6 @@ def _write_onnx(model: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: int
             program.save(path, external_data=False)
     except Exception as error:
         raise ConfigError(why_no_graph(model, error), place="export_onnx.model") from error
-    path.with_name(path.name + ".data").unlink(missing_ok=True)  # of an earlier export
 
 
 def open_batch(
@@ -132,15 +130,16 @@ def fold_batch_norm(
 ) -> nn.Module:  # a copy in eval mode, without the batch norms that follow a convolution
     """A copy with the outputs of eval mode, its batch norms folded into the convolutions before.
 
-    Raises `ConfigError` for a model that torch.fx cannot trace. Source: torch.fx's `fuse`.
+    A convolution that has another reader, is used twice, or whose weight is shared or computed
+    keeps its batch norm. Raises `ConfigError` for a model that torch.fx cannot trace. Source:
+    torch.fx.
     """
-    from torch.fx.experimental.optimization import fuse
-    import copy
     model = copy.deepcopy(as_module(model, "fold_batch_norm")).eval()
     try:
-        return fuse(model).eval()
+        graph = torch.fx.symbolic_trace(model)
     except Exception as error:
         raise ConfigError(
             f"{type(model).__name__} cannot be traced by torch.fx: {first_line(error)} Export it "
-            "with optimize=True instead, which folds in the file.",
-            place="fold_batch_norm.model") from error
+            "with optimize=True instead, which folds in the file (in a config: "
+            "optimize_for_inference: false).", place="fold_batch_norm.model") from error
+    return fold_in_graph(graph).eval()

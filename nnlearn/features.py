@@ -42,8 +42,13 @@ class FeatureDistillation(nn.Module):
             self.projections = nn.ModuleList(_projection(*self._pair(k), name) for k, name in enumerate(pairs))
 
     def __enter__(self) -> "FeatureDistillation":
-        for key, layer in self._layers:
-            self._hooks.append(layer.register_forward_hook(lambda module, given, output, key=key: self._found.update({key: output})))
+        def keep(key: tuple[str, int]) -> Callable:
+            def hook(module: nn.Module, given: Any, output: torch.Tensor) -> None:
+                self._found[key] = output.clone()  # an in-place layer may follow
+
+            return hook
+
+        self._hooks = [layer.register_forward_hook(keep(key)) for key, layer in self._layers]
         return self
 
     def __exit__(self, *error: Any) -> None:

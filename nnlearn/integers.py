@@ -205,6 +205,10 @@ class Observer(nn.Module):
         self.register_buffer("low", torch.tensor(math.inf))
         self.register_buffer("high", torch.tensor(-math.inf))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "Observer":
+        # half() of the model must not round the range: its own numbers only change place
+        return super()._apply(lambda own: own.to(fn(own).device), recurse)
+
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Watch a tensor of finite floats, and return it unchanged."""
         self.observe(finite_floats(tensor, type(self).__name__).to(self.low))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -97,15 +98,43 @@ def latency(
 def operations(
     model: nn.Module,  # any module torch can run
     example: Any,  # an input, or a tuple of inputs
-) -> int:  # multiply-adds of one forward pass of the example
-    """Multiply-adds in matrix products, convolutions and attention, counted by torch's `FlopCounterMode`."""
+) -> int | None:  # multiply-adds of one forward pass of the example; None: it has weights, and none were seen at work
+    """Multiply-adds in matrix products, convolutions, recurrent layers and attention, counted by torch's `FlopCounterMode`.
+
+    Kernels that do several things at once, which the counter does not know, are left out: attention and recurrent layers run
+    as the products they consist of.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     arguments = example if isinstance(example, tuple) else (example,)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(*arguments)
-    return counter.get_total_flops() // 2
+    fast, counter = torch.backends.mha.get_fastpath_enabled(), FlopCounterMode(display=False, custom_mapping=_more_products())
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of flags for other hardware
+            with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
+                model(*arguments)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    counted = counter.get_total_flops() // 2
+    return counted if counted or not any(t.ndim > 1 for t in model.state_dict().values() if isinstance(t, torch.Tensor)) else None
+
+
+def _more_products() -> dict[Any, Callable]:
+    "Products that torch's counter has no formula for: of a matrix and a vector, of two vectors, and of integers."
+    aten = torch.ops.aten
+
+    def of_vector(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:  # shapes
+        return 2 * int(np.prod(a))
+
+    def of_sum(start: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+        return 2 * int(np.prod(a))
+
+    def of_matrices(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+        return 2 * a[0] * a[1] * b[1]
+
+    return {aten.mv: of_vector, aten.dot: of_vector, aten.vdot: of_vector, aten.addmv: of_sum, aten._int_mm: of_matrices}
 
 # %% ../nbs/library/measure.ipynb #d91bf39a
 @checked

@@ -106,10 +106,10 @@ def run_example(
     inputs: tuple[torch.Tensor, ...],  # of `as_inputs`
     place: str,  # how errors name the function
 ) -> list[torch.Tensor]:  # the outputs
-    """What the model makes of the example, or a `ConfigError` with the reason why it cannot run it."""
+    """What the model makes of the example, which it cannot change, or a `ConfigError` with the reason why it cannot run it."""
     try:
         with torch.no_grad():
-            outputs = model(*inputs)
+            outputs = model(*[x.clone() for x in inputs])
     except Exception as error:
         raise ConfigError(f"the model cannot run the example of shape {shapes_of(inputs)}: {first_line(error)}",
                           place=f"{place}.example") from error

@@ -21,9 +21,12 @@ from .core import ConfigError, checked, optional, silence
 from .export import export_onnx, fold_batch_norm
 from .integers import Bits, affine_params, dequantize, quantize
 from .models import as_inputs, as_module, run_example
-from .programs import (
+from nnlearn.programs import (
     QuantizedModel, calibration_batches, drop_unused, exported_program, int8_kernels,
-    legacy_eager, load_quantized, torchao, x86_quantizer)
+    legacy_eager, load_quantized, same_in_eval_mode, torchao, torchao_errors,
+    x86_quantizer)
+from .rewrites import (
+    absorb_epsilons, explicit_padding, norm_settings, restore_norms, set_graph_mode)
 from .runtimes import OnnxModel
 from .training import Callback
 
@@ -126,8 +129,8 @@ def _quantize_file(source: str, made: str, method: str, batches: Sequence[tuple]
 def _static_program(model: nn.Module, inputs: tuple, batches: Sequence[tuple]) -> Any:
     "Static quantization by PT2E: observe, calibrate, convert."
     pt2e = torchao("quantization.pt2e.quantize_pt2e")
-    graph = exported_program(model, inputs, "quantize_model").module()
-    with silence(), torch.no_grad():
+    graph = exported_program(explicit_padding(model), inputs, "quantize_model").module()
+    with torchao_errors("quantize_model"), torch.no_grad():
         prepared = pt2e.prepare_pt2e(graph, x86_quantizer())
         for batch in batches:
             prepared(*batch)
@@ -136,7 +139,7 @@ def _static_program(model: nn.Module, inputs: tuple, batches: Sequence[tuple]) -
 
 def _converted(prepared: Any, inputs: tuple, place: str) -> Any:
     "The program after observation: int8 weights, and no float weights beside them."
-    with silence():
+    with torchao_errors(place):
         graph = torchao("quantization.pt2e.quantize_pt2e").convert_pt2e(prepared)
     if not any("quantize_per" in str(node.target) for node in graph.graph.nodes):
         raise ConfigError(
@@ -202,11 +205,8 @@ class QATModel(nn.Module):
 
     def train(self, mode: bool = True) -> "QATModel":
         """Switch dropout, batch norm and observers; a graph's own train() would raise."""
+        set_graph_mode(self.graph, mode)
         pt2e = torchao("quantization.pt2e")
-        switch = (
-            pt2e.move_exported_model_to_train if mode else pt2e.move_exported_model_to_eval)
-        with silence():
-            switch(self.graph)
         watch = mode and not self.observers_frozen
         self.graph.apply(pt2e.enable_observer if watch else pt2e.disable_observer)
         self.training = mode
@@ -222,6 +222,7 @@ class QATModel(nn.Module):
         """The int8 model; this one stays as it is and can continue to train."""
         with silence():
             prepared = copy.deepcopy(self).eval().graph
+            absorb_epsilons(prepared)  # torchao folds with an epsilon of its own
         program = _converted(prepared, self.example, "QATModel.convert")
         return QuantizedModel(program, "static", freeze, path)
 
@@ -232,21 +233,29 @@ def prepare_qat(
     example: Any,  # an input, or a tuple of inputs
     fold: bool = False,  # fold batch norms first, if it is trained: much quicker to prepare
 ) -> QATModel:  # to train, then `convert`
-    """A copy that trains as if it were int8; the model must be able to become a graph."""
+    """A copy that trains as if it were int8; the model must be able to become a graph.
+
+    `ConfigError` for one that is not, and for one whose training does what its eval mode
+    does not undo in a graph: random numbers or branches under `self.training` of its own.
+    """
     inputs = as_inputs(example, "prepare_qat")
     model = copy.deepcopy(as_module(model, "prepare_qat"))
     run_example(copy.deepcopy(model).eval(), inputs, "prepare_qat")
     pt2e = torchao("quantization.pt2e.quantize_pt2e")
-    model = fold_batch_norm(model) if fold else model
+    model = explicit_padding(fold_batch_norm(model) if fold else model)
     graph = exported_program(model.train(), inputs, "prepare_qat").module()
-    with silence():
+    norms = norm_settings(graph)
+    with torchao_errors("prepare_qat"):
         prepared = pt2e.prepare_qat_pt2e(graph, x86_quantizer(qat=True))
     if not any("FakeQuantize" in type(part).__name__ for part in prepared.modules()):
         raise ConfigError(
             f"{type(model).__name__} has no convolution or linear layer that the "
             "x86 quantizer knows.",
             place="prepare_qat.model")
-    return QATModel(prepared, inputs)
+    restore_norms(prepared, norms)
+    made = QATModel(prepared, inputs)
+    same_in_eval_mode(made, model, inputs, "prepare_qat")
+    return made
 
 # %% ../nbs/20_quantization.ipynb #20c0a007
 @checked

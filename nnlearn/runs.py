@@ -127,8 +127,16 @@ def save_net(
     section: Model,  # what made it
     path: str | os.PathLike,  # where to
 ) -> None:
-    """Write a net so that `load_net` can build it again without unpickling any code."""
-    write_checkpoint({"model": {"name": section.name, **section.arguments()}, "weights": net.state_dict()}, Path(path))
+    """Write a net so that `load_net` can build it again without unpickling any code.
+
+    Beside its weights: what its layers say of themselves (channels, groups, shapes) where that is not what the section makes, and
+    the buffers that a state leaves out.
+    """
+    fresh = dict(make_model(section).named_modules())
+    sizes = {name: changed for name, layer in net.named_modules() if (changed := _differences(layer, fresh.get(name)))}
+    kept = net.state_dict()
+    more = {name: buffer for name, buffer in net.named_buffers() if name not in kept}
+    write_checkpoint({"model": {"name": section.name, **section.arguments()}, "weights": kept, "sizes": sizes, "buffers": more}, Path(path))
 
 
 def load_net(
@@ -137,22 +145,35 @@ def load_net(
     """The net in a file. Damaged files raise `CheckpointError`."""
     state = read_checkpoint(Path(path))
     net = make_model(Model(**state["model"]))
-    _cut_to(net, state["weights"])
+    layers, more = dict(net.named_modules()), state.get("buffers", {})
+    for name, changed in state.get("sizes", {}).items():
+        for key, value in changed.items():
+            setattr(layers[name], key, tuple(value) if isinstance(getattr(layers[name], key), tuple) else value)
+    _cut_to(net, {**state["weights"], **more})
     net.load_state_dict(state["weights"])
+    for name, buffer in more.items():
+        net.get_buffer(name).copy_(buffer)
     return net.eval()
 
 
+def _differences(layer: nn.Module, fresh: nn.Module | None) -> dict[str, Any]:
+    "The plain attributes of a layer, such as its channels, that are not those of the layer as it is made."
+    if fresh is None or type(layer) is not type(fresh):
+        raise ConfigError(f"expected a net with the layers that its section makes, got another {type(layer).__name__}; only sizes may "
+                          "have changed.", place="save_net.net")
+    own, made = ({key: value for key, value in vars(each).items() if _is_plain(value) and key != "training"} for each in (layer, fresh))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in own.items() if key in made and made[key] != value}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) or (isinstance(value, (tuple, list)) and all(map(_is_plain, value)))
+
+
 def _cut_to(net: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    "Give every layer the shapes that the weights have, and say so in its attributes."
+    "Give every layer the shapes that the weights have."
     for name, layer in net.named_modules():
         for key, own in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
             saved = weights[f"{name}.{key}".lstrip(".")]
             if own.shape != saved.shape:
                 new = torch.empty_like(saved)
                 setattr(layer, key, nn.Parameter(new) if isinstance(own, nn.Parameter) else new)
-        if isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = layer.weight.shape
-        elif isinstance(layer, (nn.Conv1d, nn.Conv2d)):
-            layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
-        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.weight is not None:
-            layer.num_features = len(layer.weight)

@@ -45,7 +45,8 @@ def labelled_cross_entropy(
 ) -> torch.Tensor:  # one number
     """The mean over the rows with a label. A label out of range raises `ConfigError`."""
     try:
-        return F.cross_entropy(logits, labels, ignore_index=ignored)
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a sum over many rows is beyond float16
+        return F.cross_entropy(exact, labels, ignore_index=ignored)
     except IndexError as error:
         raise ConfigError(f"labels lie from 0 to {logits.shape[1] - 1}, or are {ignored} for a row without one ({error}).",
                           place="DistillationLoss.labels") from error
@@ -55,8 +56,9 @@ def check_teacher_logits(
     logits: torch.Tensor,  # what a teacher gave
 ) -> torch.Tensor:
     """The logits; `ConfigError` when they are not finite, or look like probabilities."""
-    if not bool(logits.isfinite().all()):
-        row = int((~logits.isfinite()).reshape(len(logits), -1).any(1).nonzero()[0])
+    wrong = ~(logits.isfinite() | ((logits == -torch.inf) & logits.isfinite().any(-1, keepdim=True)))  # -inf: a class that a mask rules out
+    if bool(wrong.any()):
+        row = int(wrong.reshape(len(logits), -1).any(1).nonzero()[0])
         raise ConfigError(f"its outputs are NaN or infinite, first in row {row}; check its weights and the inputs it was made for.",
                           place="teacher")
     if logits.ndim == 2 and logits.shape[1] > 1 and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
