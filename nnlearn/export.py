@@ -18,6 +18,7 @@ from torch import nn
 from .core import ConfigError, checked, eval_mode, first_line, optional, silence
 from .measure import memory_traffic, model_bytes
 from .models import as_inputs, as_module, run_example
+from .onnx_files import try_file
 from .rewrites import fold_in_graph
 from .runtimes import (Exported, OnnxModel, beside, build_tensorrt, compare_outputs,
                               export_litert, largest_difference, why_no_graph)
@@ -52,6 +53,8 @@ def export_onnx(
             raise ConfigError(
                 f"expected opset {opset}, got {written}: an operator could not be converted. Ask "
                 f"for {written} or for none, or use another layer.", place="export_onnx.opset")
+        if any(t.dtype is torch.float16 for t in (*inputs, *model.state_dict().values())):
+            try_file(made, inputs, "export_onnx")  # some rewriting of half precision crashes
         batches: tuple[int, ...] = ()
         difference = None
         if check:

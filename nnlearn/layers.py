@@ -17,6 +17,7 @@ from annotated_types import Ge, Lt
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from .channels import LostChannels, check_lost_channels
 from .core import ConfigError, checked, count_parameters, eval_mode, first_line, optional
 
 # %% ../nbs/library/layers.ipynb #5e180005
@@ -133,19 +134,27 @@ def prune_structured(
     """Take out the channels with the smallest norms, physically, with all that hangs on them (by torch-pruning).
 
     The norm of a channel is that of its group: the weights that make it and those that read it. Fine-tune afterwards, with a
-    new optimizer. `ConfigError` when nothing could be taken out, when the outputs change their shape, or without the
+    new optimizer. `ConfigError` when nothing could be taken out, when the outputs change their shape, when the smaller model
+    is not the whole one without those channels (compared on the example), for models that torch-pruning cannot cut, or without the
     package; a `PruningWarning` names layers that stayed whole. (Fang et al., *DepGraph*, 2023.)
     """
     tp, example = optional("torch_pruning", "compress"), example_input if isinstance(example_input, tuple) else (example_input,)
     prunable_layers(model, None, "prune_structured")  # no masks of torch, and something to prune
     small, shape = copy.deepcopy(model).eval().requires_grad_(True), _output_shape(model, example)
     kept = [_last_layer(small, example)] if ignored is None else list(_chosen(small, ignored, "prune_structured").values())
+    lost = LostChannels(small)
     with torch.enable_grad():
-        pruner = tp.pruner.BasePruner(small, example, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
-                                      ignored_layers=kept, round_to=round_to)
-        pruner.step()
+        try:
+            pruner = tp.pruner.BasePruner(small, example, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
+                                          ignored_layers=kept, round_to=round_to)
+        except Exception as error:
+            raise ConfigError(f"torch-pruning cannot follow this model ({type(error).__name__}: {first_line(error):.160}). Use magnitude "
+                              "pruning, or cut a part of it.", place="prune_structured.model") from error
+        lost.prune(pruner)
     _warn_of_whole(model, small, [name for name, layer in small.named_modules() if layer in kept], ratio)
-    return _checked(model, small, example, shape, ratio)
+    small = _checked(model, small, example, shape, ratio)
+    check_lost_channels(model, small, lost, example)
+    return small
 
 
 @torch.no_grad()
@@ -198,7 +207,12 @@ def _warn_of_whole(model: nn.Module, small: nn.Module, ignored: Sequence[str], r
 
 def _checked(model: nn.Module, small: nn.Module, example: tuple, shape: Any, ratio: float) -> nn.Module:
     "The smaller model in the modes of the first, or a `ConfigError`."
-    trains = {name: p.requires_grad for name, p in model.named_parameters()}
+    trains = {name: p.requires_grad for name, p in model.named_parameters(remove_duplicate=False)}
+    parted = [name for name, _ in model.named_parameters(remove_duplicate=False)
+              if name not in dict(model.named_parameters()) and name in dict(small.named_parameters())]
+    if parted:
+        raise ConfigError(f"{parted[0]!r} is shared with another layer, and cut it is not any more: give both layers to ignored, or untie "
+                          "them first.", place="prune_structured.ignored")
     for (_, module), (_, before) in zip(small.named_modules(), model.named_modules(), strict=True):
         module.training = before.training
     for name, p in small.named_parameters():

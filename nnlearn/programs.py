@@ -127,6 +127,7 @@ def _frozen(program: Any) -> Any:
         _plain_views(graph)
         freezing_passes(graph, program.example_inputs[0])
         constant_fold(graph)
+        _in_order(graph)
         _stay_in_integers(graph)
     return graph
 
@@ -139,6 +140,18 @@ def _plain_views(graph: Any) -> None:
             node.target, node.args = aten.permute.default, (node.args[0], [1, 0])
         elif node.target == aten.view.default:
             node.target = aten.reshape.default
+    graph.recompile()
+
+
+def _in_order(graph: Any) -> None:
+    "Give the kernels that add their result to another tensor this tensor in the memory layout they insist on."
+    layouts = {"qconv2d_pointwise": torch.channels_last, "qlinear_pointwise": torch.contiguous_format}
+    for node in list(graph.graph.nodes):
+        name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+        if name in layouts and node.target._overloadname.startswith("binary") and "sum" in node.args:
+            with graph.graph.inserting_before(node):
+                ordered = graph.graph.call_function(torch.ops.aten.contiguous.default, (node.args[6],), {"memory_format": layouts[name]})
+            node.update_arg(6, ordered)
     graph.recompile()
 
 
@@ -249,6 +262,7 @@ class QuantizedModel(nn.Module):
         self.program, self.method, self.frozen = program, method, freeze and method == "static"
         self.stored = program.module()
         self._runs = [_frozen(program) if self.frozen else self.stored]  # in a list: packed weights are no part of the state
+        self._try_out()
         self._path: str | None = None
         if path is not None:
             self.save(path)
@@ -286,6 +300,26 @@ class QuantizedModel(nn.Module):
             self._folder = tempfile.TemporaryDirectory()
             self.save(Path(self._folder.name, "model.pt2"))
         return str(self._path)
+
+    @torch.no_grad()
+    def _try_out(self) -> None:
+        "`ConfigError` unless the integer kernels run, and give what the floats that imitate them give, but for the order of sums."
+        if not self.frozen:
+            return
+        inputs = self.program.example_inputs[0]
+        wanted = run_example(self.stored, inputs, "QuantizedModel")
+        try:
+            found = run_example(self._runs[0], inputs, "QuantizedModel")
+        except ConfigError as error:
+            raise ConfigError(f"the integer kernels of torch cannot run this model ({first_line(error.__cause__ or error):.160}). "
+                              "freeze=False imitates them in floats; backend 'onnxruntime' has kernels of its own.",
+                              place="QuantizedModel") from error
+        scale = max([1e-6, *(float(y.abs().max()) for y in wanted if y.is_floating_point() and y.numel())])
+        apart = largest_difference(found, wanted)
+        if not apart <= 0.1 * scale:  # an integer may round the other way, and the next layer too
+            raise ConfigError(f"the integer kernels of torch give other results than the quantized model (by {apart / scale:.0%} of the "
+                              "largest output). freeze=False imitates them in floats; backend 'onnxruntime' has kernels of its own.",
+                              place="QuantizedModel")
 
     def _check(self, inputs: Sequence[Any]) -> None:
         "`ConfigError` unless the inputs have the number, types and shapes of the example, but for the batch size."

@@ -17,17 +17,18 @@ import torch
 from annotated_types import Ge
 from torch import nn
 
-from .core import ConfigError, checked, optional, silence
+from .core import ConfigError, checked, first_line, optional, silence
 from .export import export_onnx, fold_batch_norm
 from .integers import Bits, affine_params, dequantize, quantize
 from .models import as_inputs, as_module, run_example
+from .onnx_files import prepare_file, share_weights
 from nnlearn.programs import (
     QuantizedModel, calibration_batches, drop_unused, exported_program, int8_kernels,
     legacy_eager, load_quantized, same_in_eval_mode, torchao, torchao_errors,
     x86_quantizer)
 from .rewrites import (
     absorb_epsilons, explicit_padding, norm_settings, restore_norms, set_graph_mode)
-from .runtimes import OnnxModel
+from .runtimes import OnnxModel, beside
 from .training import Callback
 
 # %% ../nbs/20_quantization.ipynb #04f22b4b
@@ -46,13 +47,16 @@ def quantize_model(
     backend: Literal["torch", "onnxruntime"] = "torch",
     path: str | os.PathLike | None = None,  # the file to write; None: a temporary one
     freeze: bool = True,  # torch: integer kernels; without, floats imitate the integers
+    op_types: Sequence[str] = ("Conv", "MatMul", "Gemm"),  # onnxruntime: what gets integers
 ) -> Any:  # a `QuantizedModel` or an `OnnxModel`: called like the model, with a `path`
     """Quantize a trained model: weights, and activations where the method does it, to 8 bits.
 
     Or floats to 16 bits. "static" handles convolutions and linear layers and needs data
     that look like what the model will see; "dynamic" (in torch) and "weight_only" handle
     linear layers. Raises `ConfigError` for data that are empty, not finite or of another
-    shape, and a model that cannot become a graph or has nothing to quantize. Sources:
+    shape, and a model that cannot become a graph or has nothing to quantize. With ONNX
+    Runtime only convolutions and products become integers, by default: an input before a
+    batch norm may have columns of very different sizes, which one scale cannot hold. Sources:
     torchao (quantize_ and PT2E with the x86 quantizer), ONNX Runtime's quantization tools.
     """
     if method not in METHODS[backend]:
@@ -66,7 +70,7 @@ def quantize_model(
     model = copy.deepcopy(as_module(model, "quantize_model")).eval()
     run_example(model, inputs, "quantize_model")
     if backend == "onnxruntime":
-        return _quantize_onnx(model, method, batches, inputs, path)
+        return _quantize_onnx(model, method, batches, inputs, path, op_types)
     if method == "static":
         program = _static_program(model, inputs, batches)
     elif method in ("float16", "bfloat16"):
@@ -79,33 +83,32 @@ def quantize_model(
 # %% ../nbs/20_quantization.ipynb #fff4271c
 def _quantize_onnx(
     model: nn.Module, method: str, batches: Sequence[tuple], inputs: tuple,
-    path: str | os.PathLike | None) -> OnnxModel:
+    path: str | os.PathLike | None, op_types: Sequence[str]) -> OnnxModel:
     "Export, pre-process, quantize; without a path the result keeps a temporary folder."
     onnx, kept = optional("onnx", "export"), tempfile.TemporaryDirectory()
     target = Path(kept.name, "model.onnx") if path is None else Path(path)
-    if not target.parent.is_dir():
-        raise ConfigError(
-            f"there is no folder {str(target.parent)!r}; make it first.",
-            place="quantize_model.path")
-    with tempfile.TemporaryDirectory() as folder:
+    with beside(target, "quantize_model") as file, tempfile.TemporaryDirectory() as folder:
         source, made = str(Path(folder, "float.onnx")), str(Path(folder, "made.onnx"))
         if method == "float16":
             export_onnx(_Half(model, torch.float16), inputs, made, check=False)
         else:
             export_onnx(model, inputs, source)
-            _quantize_file(source, made, method, batches)
-        content = onnx.load(made)
-    del content.graph.value_info[:]  # the shapes in between, which no runtime needs
-    onnx.save(content, str(target))
-    target.with_name(target.name + ".data").unlink(missing_ok=True)
+            _quantize_file(source, made, method, batches, op_types)
+        content = share_weights(onnx.load(made))
+        del content.graph.value_info[:]  # the shapes in between, which no runtime needs
+        onnx.save(content, str(file))
+        run_example(OnnxModel(file), inputs, "quantize_model")
     result = OnnxModel(target)
     result.folder = kept  # type: ignore[attr-defined]  # lives as long as the model
     return result
 
 
-def _quantize_file(source: str, made: str, method: str, batches: Sequence[tuple]) -> None:
+def _quantize_file(
+    source: str, made: str, method: str, batches: Sequence[tuple],
+    op_types: Sequence[str]) -> None:
     "QDQ (nodes that quantize and dequantize) for static, integers at run time for dynamic."
     tools, ready = optional("onnxruntime.quantization", "export"), source + ".ready"
+    kinds = list(op_types)
     names = [entry.name for entry in OnnxModel(source).inputs]
     arrays = [[x.detach().cpu().numpy() for x in batch] for batch in batches]
     feeds = iter([dict(zip(names, batch, strict=True)) for batch in arrays])
@@ -114,16 +117,20 @@ def _quantize_file(source: str, made: str, method: str, batches: Sequence[tuple]
         def get_next(self) -> Any:
             return next(feeds, None)
 
-    prepare = optional(
-        "onnxruntime.quantization.shape_inference", "export").quant_pre_process
-    with silence():
-        prepare(source, ready)
-        if method == "static":
-            tools.quantize_static(
-                ready, made, Reader(), quant_format=tools.QuantFormat.QDQ, per_channel=True,
-                activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8)
-        else:
-            tools.quantize_dynamic(ready, made, weight_type=tools.QuantType.QInt8)
+    prepare_file(source, ready)
+    try:
+        with silence():
+            if method == "static":
+                tools.quantize_static(
+                    ready, made, Reader(), tools.QuantFormat.QDQ, kinds, per_channel=True,
+                    activation_type=tools.QuantType.QUInt8,
+                    weight_type=tools.QuantType.QInt8)
+            else:
+                tools.quantize_dynamic(ready, made, kinds, weight_type=tools.QuantType.QInt8)
+    except Exception as error:
+        raise ConfigError(
+            f"ONNX Runtime cannot quantize this model ({type(error).__name__}: "
+            f"{first_line(error):.200}).", place="quantize_model.model") from error
 
 # %% ../nbs/20_quantization.ipynb #ccbe68f1
 def _static_program(model: nn.Module, inputs: tuple, batches: Sequence[tuple]) -> Any:

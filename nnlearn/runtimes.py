@@ -26,6 +26,7 @@ from torch import nn
 from .core import ConfigError, checked, eval_mode, first_line, generator, optional, silence
 from .measure import model_bytes
 from .models import as_inputs, as_module, run_example, shapes_of
+from .onnx_files import LEVELS, level_of
 
 # %% ../nbs/library/runtimes.ipynb #5e170005
 def largest_difference(
@@ -122,7 +123,6 @@ def why_no_graph(
             "Operations on tensors can be exported, other Python cannot; torch.export.export(model, inputs) shows the whole message.")
 
 # %% ../nbs/library/runtimes.ipynb #5e17000e
-_LEVELS = {True: "ORT_ENABLE_ALL", False: "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
 _TYPES = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16,
           "tensor(int64)": torch.int64, "tensor(int32)": torch.int32, "tensor(int16)": torch.int16, "tensor(int8)": torch.int8,
           "tensor(uint8)": torch.uint8, "tensor(bool)": torch.bool}
@@ -140,7 +140,7 @@ class OnnxModel:
         self,
         path: str | os.PathLike,  # an ONNX file
         threads: Annotated[int, Ge(1)] | None = None,  # threads of one operator; None: as many as torch has now
-        optimize: bool | Literal["basic", "extended"] = True,  # how much the runtime rewrites the graph; True: all it can
+        optimize: bool | Literal["basic", "extended"] = True,  # how much the runtime rewrites the graph; True: all that the file allows
         providers: Sequence[str] = ("CPUExecutionProvider",),  # what runs it, by ONNX Runtime's names
     ):
         self.path, self.optimize, self.providers = str(path), optimize, list(providers)
@@ -163,7 +163,8 @@ class OnnxModel:
             raise ConfigError(f"there is no file {self.path!r}; export_onnx(model, example, path) writes one.", place="OnnxModel.path")
         settings = ort.SessionOptions()
         settings.intra_op_num_threads, settings.inter_op_num_threads, settings.log_severity_level = self.threads, 1, 4
-        settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[self.optimize])
+        level = min((LEVELS[self.optimize], level_of(self.path)), key=list(reversed(LEVELS.values())).index)  # the less of the two
+        settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         for name, value in options.items():
             setattr(settings, name, value)
         try:
