@@ -6,7 +6,6 @@
 __all__ = ['export_onnx', 'open_batch', 'graph_nodes', 'fold_batch_norm']
 
 # %% ../nbs/17_export.ipynb #bbae7a34
-import copy
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +16,7 @@ from torch import nn
 
 from .core import ConfigError, checked, eval_mode, first_line, optional, silence
 from .measure import memory_traffic, model_bytes
-from .models import as_inputs, as_module, run_example
+from .models import as_inputs, as_module, copy_module, run_example
 from .onnx_files import try_file
 from .rewrites import fold_in_graph
 from .runtimes import (Exported, OnnxModel, beside, build_tensorrt, compare_outputs,
@@ -137,7 +136,7 @@ def fold_batch_norm(
     keeps its batch norm. Raises `ConfigError` for a model that torch.fx cannot trace. Source:
     torch.fx.
     """
-    model = copy.deepcopy(as_module(model, "fold_batch_norm")).eval()
+    model = copy_module(model, "fold_batch_norm").eval()
     try:
         graph = torch.fx.symbolic_trace(model)
     except Exception as error:

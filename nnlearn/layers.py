@@ -19,6 +19,7 @@ from torch.nn.utils import prune as torch_prune
 
 from .channels import LostChannels, check_lost_channels
 from .core import ConfigError, checked, count_parameters, eval_mode, first_line, optional
+from .models import copy_module
 
 # %% ../nbs/library/layers.ipynb #5e180005
 _PRUNABLE = (nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -140,7 +141,7 @@ def prune_structured(
     """
     tp, example = optional("torch_pruning", "compress"), example_input if isinstance(example_input, tuple) else (example_input,)
     prunable_layers(model, None, "prune_structured")  # no masks of torch, and something to prune
-    small, shape = copy.deepcopy(model).eval().requires_grad_(True), _output_shape(model, example)
+    small, shape = copy_module(model, "prune_structured").eval().requires_grad_(True), _output_shape(model, example)
     kept = [_last_layer(small, example)] if ignored is None else list(_chosen(small, ignored, "prune_structured").values())
     lost = LostChannels(small)
     with torch.enable_grad():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['exported_program', 'torchao', 'torchao_errors', 'x86_quantizer', 'same_in_eval_mode', 'drop_unused',
-           'calibration_batches', 'QuantizedModel', 'load_quantized', 'int8_kernels', 'legacy_eager']
+           'calibration_batches', 'within_half', 'QuantizedModel', 'load_quantized', 'int8_kernels', 'legacy_eager']
 
 # %% ../nbs/library/programs.ipynb #5e200002
 import contextlib
@@ -224,6 +224,17 @@ def calibration_batches(
             raise ConfigError(f"batch {number}: expected finite values, got {bad} that are NaN or infinite. Leave such "
                               "inputs out.", place=place)
     return batches
+
+
+def within_half(
+    tensors: Iterable[Any],  # inputs and weights
+    place: str,  # how errors name the function
+) -> None:
+    """`ConfigError` for values that are infinite in float16."""
+    for x in tensors:
+        if isinstance(x, torch.Tensor) and x.is_floating_point() and x.numel() and float(x.abs().max()) > torch.finfo(torch.float16).max:
+            raise ConfigError(f"float16 ends at 65,504, and the largest input or weight is {float(x.abs().max()):.3g}. Scale the inputs, or use "
+                              "bfloat16.", place=place)
 
 
 def _one(values: Sequence[Any]) -> Any:

@@ -20,12 +20,12 @@ from torch import nn
 from .core import ConfigError, checked, first_line, optional, silence
 from .export import export_onnx, fold_batch_norm
 from .integers import Bits, affine_params, dequantize, quantize
-from .models import as_inputs, as_module, run_example
+from .models import as_inputs, copy_module, run_example
 from .onnx_files import prepare_file, share_weights
-from nnlearn.programs import (
+from .programs import (
     QuantizedModel, calibration_batches, drop_unused, exported_program, int8_kernels,
     legacy_eager, load_quantized, same_in_eval_mode, torchao, torchao_errors,
-    x86_quantizer)
+    within_half, x86_quantizer)
 from .rewrites import (
     absorb_epsilons, explicit_padding, norm_settings, restore_norms, set_graph_mode)
 from .runtimes import OnnxModel, beside
@@ -67,8 +67,10 @@ def quantize_model(
     batches = calibration_batches(calibration, example) if needed else []
     first = batches[0] if example is None and batches else example
     inputs = as_inputs(first, "quantize_model")
-    model = copy.deepcopy(as_module(model, "quantize_model")).eval()
+    model = copy_module(model, "quantize_model").eval()
     run_example(model, inputs, "quantize_model")
+    if method == "float16":
+        within_half([*inputs, *model.state_dict().values()], "quantize_model")
     if backend == "onnxruntime":
         return _quantize_onnx(model, method, batches, inputs, path, op_types)
     if method == "static":
@@ -246,7 +248,7 @@ def prepare_qat(
     does not undo in a graph: random numbers or branches under `self.training` of its own.
     """
     inputs = as_inputs(example, "prepare_qat")
-    model = copy.deepcopy(as_module(model, "prepare_qat"))
+    model = copy_module(model, "prepare_qat")
     run_example(copy.deepcopy(model).eval(), inputs, "prepare_qat")
     pt2e = torchao("quantization.pt2e.quantize_pt2e")
     model = explicit_padding(fold_batch_norm(model) if fold else model)
