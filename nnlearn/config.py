@@ -157,9 +157,30 @@ def _check_together(config: Config) -> None:
         raise ConfigError("expected a student: give training.distillation.student (name, widths), or enable training.pruning, "
                           "and the pruned net is the student.",
                           place="training.distillation.student")
+    _check_used(config)
     if quantization and quantization.format == "float16" and quantization.type == "during_training":
         raise ConfigError("float16 is fine enough that there is nothing to train for: use post_training.",
                           place="training.quantization.type")
+
+
+def _check_used(config: Config) -> None:
+    "Keys that were written and would do nothing."
+    training = config.training
+    idle: list[tuple[str, Section | None, tuple[str, ...], bool, str]] = []
+    if (p := training.pruning) and p.enabled:
+        steps = ("schedule", "start_step", "end_step", "frequency")
+        idle += [("pruning", p, steps, not p.during_training, "during_training: true"),
+                 ("pruning", p, ("end_step", "frequency"), p.schedule == "constant", "schedule: polynomial"),
+                 ("pruning", p, ("learning_rate",), p.epochs == 0, "at least 1 epoch of fine-tuning")]
+    if (q := training.quantization) and q.enabled:
+        after = q.type == "post_training"
+        idle += [("quantization", q, ("epochs", "learning_rate"), after, "type: during_training"),
+                 ("quantization", q, ("calibration_rows",), not after or q.format == "float16", "format: int8 and type: post_training"),
+                 ("quantization", q, ("optimize_for_inference",), not after, "type: post_training (after training batch norms are always folded)")]
+    for name, section, keys, applies, needed in idle:
+        found = [key for key in keys if section is not None and key in section.model_fields_set]
+        if applies and found:
+            raise ConfigError(f"has no effect without {needed}: remove it, or set that.", place=f"training.{name}.{found[0]}")
 
 
 def _check_parts(config: Config) -> None:

@@ -37,7 +37,7 @@ from .runs import RunFolder, load_net
 from .runs import save_net as save_net
 from .runtimes import OnnxModel
 from .schedules import CosineDecay
-from .stages import first_rows, run_stages, sparsity_schedule
+from .stages import StopWhenInterrupted, first_rows, run_stages, sparsity_schedule
 from .training import Callback
 from .trainer import Trainer
 
@@ -106,10 +106,11 @@ class ModelOptimizer:
         if is_keras(model):
             return distill_keras(self.config, model, teacher, train_loader)
         student = copy.deepcopy(model)
-        callbacks, pruning = [], self.config.training.pruning
+        callbacks: list[Callback] = [StopWhenInterrupted()]
+        pruning = self.config.training.pruning
         masked = pruning is not None and pruning.enabled and pruning.type == "magnitude"
         if pruning is not None and masked and section.student is None:
-            callbacks = [Pruner(ConstantSparsity(pruning.target_sparsity))]
+            callbacks.append(Pruner(ConstantSparsity(pruning.target_sparsity)))
         rate = section.learning_rate
         optimizer, schedule = self._optimizer(student, train_loader, section.epochs, rate)
         distill(
@@ -139,10 +140,11 @@ class ModelOptimizer:
                     place="training.quantization.type")
             aware = prepare_qat(model, rows)
             self._fit(aware, train_loader, section.epochs, section.learning_rate)
-            return aware.convert(path)
+            return aware.convert(path, backend=section.backend)
         model = fold_batch_norm(model) if section.optimize_for_inference else model
         if section.format == "float16":
-            return quantize_model(model, "float16", example=rows, path=path)
+            return quantize_model(
+                model, "float16", example=rows, backend=section.backend, path=path)
         return quantize_model(model, "static", rows, backend=section.backend, path=path)
 
     def export(
@@ -176,7 +178,7 @@ class ModelOptimizer:
         optimizer, schedule = self._optimizer(model, loader, epochs, rate, first)
         trainer = Trainer(
             model, nn.CrossEntropyLoss(), optimizer, schedule, metrics=["accuracy"],
-            callbacks=callbacks)
+            callbacks=[*callbacks, StopWhenInterrupted()])
         trainer.fit(loader, epochs=epochs, verbose=self.verbose)
         return model.cpu().eval()
 

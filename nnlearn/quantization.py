@@ -24,7 +24,7 @@ from .models import as_inputs, copy_module, run_example
 from .onnx_files import prepare_file, share_weights
 from .programs import (
     QuantizedModel, calibration_batches, drop_unused, exported_program, int8_kernels,
-    legacy_eager, load_quantized, same_in_eval_mode, torchao, torchao_errors,
+    legacy_eager, load_quantized, onnx_of_program, same_in_eval_mode, torchao, torchao_errors,
     within_half, x86_quantizer)
 from .rewrites import (
     absorb_epsilons, explicit_padding, norm_settings, restore_norms, set_graph_mode)
@@ -227,12 +227,15 @@ class QATModel(nn.Module):
         self.graph.apply(torchao("quantization.pt2e").disable_observer)
 
     def convert(
-        self, path: str | os.PathLike | None = None, freeze: bool = True) -> QuantizedModel:
-        """The int8 model; this one stays as it is and can continue to train."""
+        self, path: str | os.PathLike | None = None, freeze: bool = True,
+        backend: Literal["torch", "onnxruntime"] = "torch") -> Any:
+        """The int8 model, for torch or as an ONNX file; this one can continue to train."""
         with silence():
             prepared = copy.deepcopy(self).eval().graph
             absorb_epsilons(prepared)  # torchao folds with an epsilon of its own
         program = _converted(prepared, self.example, "QATModel.convert")
+        if backend == "onnxruntime":
+            return onnx_of_program(program, path, "QATModel.convert")
         return QuantizedModel(program, "static", freeze, path)
 
 # %% ../nbs/20_quantization.ipynb #dcfeac2f

@@ -140,16 +140,16 @@ def test_messages(change, message):
 @pytest.mark.parametrize("content, message", [
     (b"seed: &x 1\ndata: *x", "line 1: anchors and aliases"),
     (b"\n".join([b"a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]".encode() for i in range(1, 40)]), "anchors and aliases"),
-    (b"seed: !!python/object/apply:os.system ['touch {mark}']", "could not determine a constructor for the tag"),
-    (b"seed: !!python/object/new:subprocess.Popen [['touch', '{mark}']]", "could not determine a constructor"),
-    (b"seed: !!python/name:os.system", "could not determine a constructor"),
+    (b"seed: !!python/object/apply:os.system ['touch {mark}']", "are not accepted"),
+    (b"seed: !!python/object/new:subprocess.Popen [['touch', '{mark}']]", "are not accepted"),
+    (b"seed: !!python/name:os.system", "are not accepted"),
     (b"\xff\xfe\x00s", "is not UTF-8"), ("sää: ö".encode("latin-1"), "is not UTF-8"), ("seed: 1".encode("utf-16"), "UTF-8|not allowed"),
     (b"seed: 1\nseed: 2", "line 2: duplicate key 'seed'"),
     (b"#" * 10_000_000, "expected at most 1 MB"), (b"[" * 100_000, "more than 20 deep"), (b"{a: " * 5000, "more than 20 deep"),
     (b"seed: 2020-13-45", "cannot be read"), (b"seed: " + b"9" * 6000, "cannot be read"), (b"a: b: c", "line 1: mapping values"),
     (b"", "expected a mapping"), (b"- 1", "expected a mapping"), (b"? [a]\n: 1", "expected a name as key"), (b"\x00", "not allowed"),
     (b"a: 1\n---\nb: 1", "another document"), (b"seed: .nan", "seed: "), (b"{1: 2}", "keys should be strings"), (b"<<: {a: 1}", "unknown key 'a'"),  # noqa: E501
-    (b"seed: !!binary a", "base64"), (b"%YAML 3.0\n---\na: 1", "incompatible"), (b"'", "while scanning|unexpected end"),
+    (b"seed: !!binary a", "are not accepted"), (b"%YAML 3.0\n---\na: 1", "incompatible"), (b"'", "while scanning|unexpected end"),
 ])
 def test_files_that_are_no_configs(content, message, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "config.yaml"
