@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from nnlearn.datasets import mnist_sample
 from nnlearn.loaders import TensorLoader
 from nnlearn.measure import Comparison, Row
 from nnlearn.models import small_cnn
+from nnlearn.quantization import prepare_qat
 from nnlearn.report import _page as page_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,6 +206,7 @@ def test_the_lesson_explains_every_key_with_its_default():
 
 def test_every_kind_of_step_by_itself():
     from nnlearn.programs import QuantizedModel
+    from nnlearn.runtimes import OnnxModel
     data = mnist_sample()
     loader = TensorLoader(data.train_x[:200], data.train_y[:200], batch_size=50, shuffle=True)
     torch.manual_seed(0)
@@ -227,8 +230,8 @@ def test_every_kind_of_step_by_itself():
     int8 = made(quantization={}).apply_quantization(net.eval(), loader)
     batches = [(x, y) for x, y in loader]
     half = made(quantization={"format": "float16"}).apply_quantization(net.eval(), batches)
-    aware = made(quantization={"type": "during_training"}).apply_quantization(net, data.train_x[:50], loader)
-    assert isinstance(aware, QuantizedModel) and aware(data.test_x[:3]).shape == int8(data.test_x[:3]).shape == half(data.test_x[:3]).shape
+    aware = made(quantization={"type": "during_training", "backend": "torch"}).apply_quantization(net, data.train_x[:50], loader)
+    assert isinstance(aware, QuantizedModel) and isinstance(half, OnnxModel) and aware(data.test_x[:3]).shape == int8(data.test_x[:3]).shape == half(data.test_x[:3]).shape
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), name  # every step left what it was given as it was
 
@@ -270,6 +273,109 @@ def test_a_net_of_ones_own(tmp_path):
             p.read_config({"model": {"name": "tests_own", "unitz": 7}})
     finally:
         del p.MODELS["tests_own"]
+
+
+def test_qat_gives_an_onnx_file_too(tmp_path):
+    data = mnist_sample()
+    loader = TensorLoader(data.train_x[:300], data.train_y[:300], batch_size=50, shuffle=True)
+    torch.manual_seed(0)
+    net = small_cnn((4, 8))
+    optimizer = p.ModelOptimizer({"training": {"epochs": 2, "quantization": {"type": "during_training"}}}, verbose=0)
+    optimizer.train(net, loader)
+    aware = optimizer.apply_quantization(net, data.train_x[:50], loader, tmp_path / "aware.onnx")
+    assert aware.path.endswith("aware.onnx") and any(name.startswith("QLinear") for name in aware.kernels(data.test_x[:4]))
+    assert aware(data.test_x[:1]).shape == (1, 10)
+    trained = prepare_qat(net, data.train_x[:50])
+    trained(data.train_x[:50])
+    wanted, x = trained.eval()(data.test_x[:50]).detach(), data.test_x[:50]
+    for backend in ("torch", "onnxruntime"):
+        assert (trained.convert(backend=backend)(x) - wanted).norm() < 0.05 * wanted.norm()
+
+
+@pytest.mark.parametrize("section, key", [
+    ({"pruning": {"schedule": "constant"}}, "pruning.schedule"), ({"pruning": {"start_step": 5}}, "pruning.start_step"),
+    ({"pruning": {"frequency": 5}}, "pruning.frequency"), ({"pruning": {"type": "structured", "end_step": 5}}, "pruning.end_step"),
+    ({"pruning": {"during_training": True, "schedule": "constant", "end_step": 9}}, "pruning.end_step"),
+    ({"pruning": {"epochs": 0, "learning_rate": 0.1}}, "pruning.learning_rate"),
+    ({"quantization": {"epochs": 2}}, "quantization.epochs"), ({"quantization": {"learning_rate": 0.1}}, "quantization.learning_rate"),
+    ({"quantization": {"format": "float16", "calibration_rows": 9}}, "quantization.calibration_rows"),
+    ({"quantization": {"type": "during_training", "calibration_rows": 9}}, "quantization.calibration_rows"),
+    ({"quantization": {"type": "during_training", "optimize_for_inference": True}}, "quantization.optimize_for_inference")])
+def test_keys_that_would_do_nothing_are_refused(section, key):
+    with pytest.raises(ConfigError, match=f"^training.{key}: has no effect without"):
+        p.read_config({"training": section})
+    name = key.partition(".")[0]
+    p.read_config({"training": {name: section[name] | {"enabled": False}}})  # a section that is switched off may hold anything
+
+
+@pytest.mark.parametrize("schedule", ["constant", "polynomial"])
+def test_a_pruning_that_would_never_begin_is_refused_before_training(schedule, tmp_path):
+    news = []
+    section = {"during_training": True, "schedule": schedule, "start_step": 5000, "epochs": 1}
+    config = TINY | {"training": {"epochs": 1, "pruning": section}}
+    with pytest.raises(ConfigError, match="training.pruning.start_step: fine-tuning has 6 steps"):
+        p.run_stages(p.ModelOptimizer(config, 0), p.RunFolder(tmp_path / "run", say=news.append))
+    assert news == ["checked ..."]
+
+
+class Nowhere(nn.Module):
+    "A net that trains, and that no graph can hold."
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.layer(x.flatten(1))
+        return x if float(x.sum()) > 0 else x * 1.0
+
+
+def test_what_a_stage_cannot_do_is_said_before_training(tmp_path):
+    p.MODELS["tests_nowhere"] = Nowhere
+    try:
+        news = []
+        config = {"data": {"name": "digits", "train_rows": 100}, "model": {"name": "tests_nowhere"}, "training": {"epochs": 2}}
+        with pytest.raises(ConfigError, match="looks at the values of a tensor"):
+            p.run_stages(p.ModelOptimizer(config, 0), p.RunFolder(tmp_path / "run", say=news.append))
+        assert news == ["checked ..."] and not list((tmp_path / "run").glob("*.pt"))
+    finally:
+        del p.MODELS["tests_nowhere"]
+
+
+def test_a_run_says_what_it_is_made_of(tmp_path):
+    config = {"data": {"name": "digits", "train_rows": 100}, "model": {"name": "mlp"}, "training": {"epochs": 1}}
+    p.ModelOptimizer(config, 0).run(tmp_path / "run")
+    made = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert made["config"]["data"]["name"] == "digits" and made["versions"]["torch"] == torch.__version__
+    assert made["machine"]["threads"] == 1 and made["machine"]["cores"] >= 1
+
+
+LONG = TINY | {"training": {"epochs": 40, "pruning": {"type": "magnitude", "epochs": 40}, "distillation": {"epochs": 40},
+                            "quantization": {"type": "during_training", "epochs": 40}}}
+
+
+@pytest.mark.parametrize("stage", ["original", "pruned", "distilled", "int8"])
+def test_an_interrupted_stage_is_not_taken_for_a_finished_one(stage, tmp_path):
+    "A real SIGINT while a stage trains: nothing of it stays, and nothing comes after it."
+    news = []
+
+    def say(line):
+        news.append(line)
+        if line == f"{stage} ...":
+            threading.Timer(0.3 if stage != "int8" else 5.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    done = ["original", "pruned", "distilled", "original, ONNX", "distilled, ONNX", "int8"]
+    before = done[:done.index(stage)]
+    quick = {"original": {"epochs": 1}, "pruned": {"pruning": {"epochs": 1}}, "distilled": {"distillation": {"epochs": 1}}}
+    training = dict(LONG["training"])
+    for name in before:  # what comes before is not what is tested here
+        training |= quick.get(name, {})
+    optimizer = p.ModelOptimizer(LONG | {"training": training}, 0)
+    with pytest.raises(KeyboardInterrupt):
+        p.run_stages(optimizer, p.RunFolder(tmp_path / "run", say=say))
+    assert news[-1] == f"{stage} ..." and not list((tmp_path / "run").glob(f"{stage}.*"))
+    assert [name for name in done if f"{name} ..." in news] == [*before, stage]
+    assert set(json.loads((tmp_path / "run" / "run.json").read_text())) == {"checked", *before}
 
 
 def hashes(folder):
