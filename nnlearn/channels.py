@@ -134,9 +134,9 @@ def check_lost_channels(
                                                                                               "without the channels that were taken out")):
         apart = max((float((a - b).abs().nan_to_num(0).max()) for a, b in zip(outputs[0], found, strict=True) if a.numel()), default=0.0)
         if apart > 2e-3 * scale:
-            raise ConfigError(f"the outputs of the smaller model {what} (they differ by {apart / scale:.1%}): torch-pruning has lost track of "
-                              "the channels, as in a shuffle, a padded shortcut or a flattening of another order. Give the layers before it "
-                              "to ignored.", place="prune_structured.model")
+            raise ConfigError(f"the outputs of the smaller model {what} (they differ by {apart / scale:.1%}): torch-pruning has lost track "
+                              "of the channels, as in a shuffle, a padded shortcut or a flattening of another order. Give the layers before "
+                              "it to ignored.", place="prune_structured.model")
 
 
 def _moved(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -187,11 +187,11 @@ def _norm_of_kept(layer: Any, small: Any, kept: Sequence[int], axis: int) -> Cal
         places = torch.tensor(kept, device=x.device)
         left = x.index_select(axis, places)
         if isinstance(layer, nn.LayerNorm):
-            weight, bias = (p if p is None else p[..., places] for p in (layer.weight, layer.bias))
-            normed = F.layer_norm(left, (*layer.normalized_shape[:-1], len(kept)), weight, bias, layer.eps)
+            own: list[Any] = [p if p is None else p[..., places] for p in (layer.weight, layer.bias)]
+            normed = F.layer_norm(left, (*layer.normalized_shape[:-1], len(kept)), own[0], own[1], layer.eps)
         else:
-            weight, bias = (p if p is None else p[places] for p in (layer.weight, layer.bias))
-            normed = F.group_norm(left, small.num_groups, weight, bias, layer.eps)
+            own = [p if p is None else p[places] for p in (layer.weight, layer.bias)]
+            normed = F.group_norm(left, small.num_groups, own[0], own[1], layer.eps)
         return torch.zeros_like(x).index_copy(axis, places, normed)
 
     return forward

@@ -176,7 +176,7 @@ def _check_used(config: Config) -> None:
         after = q.type == "post_training"
         idle += [("quantization", q, ("epochs", "learning_rate"), after, "type: during_training"),
                  ("quantization", q, ("calibration_rows",), not after or q.format == "float16", "format: int8 and type: post_training"),
-                 ("quantization", q, ("optimize_for_inference",), not after, "type: post_training (after training batch norms are always folded)")]
+                 ("quantization", q, ("optimize_for_inference",), not after, "type: post_training (training always ends in folded norms)")]
     for name, section, keys, applies, needed in idle:
         found = [key for key in keys if section is not None and key in section.model_fields_set]
         if applies and found:
@@ -308,7 +308,8 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _bad_yaml("anchors and aliases (& and *) are not accepted: write the values out", event.start_mark)
         if getattr(event, "tag", None):
-            raise _bad_yaml(f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not accepted: write the value alone", event.start_mark)
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise _bad_yaml(f"tags ({tag}) are not accepted: write the value alone", event.start_mark)
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > 20:
             raise _bad_yaml("sections lie more than 20 deep", event.start_mark)

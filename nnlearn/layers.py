@@ -6,7 +6,6 @@
 __all__ = ['prunable_layers', 'SparsityReport', 'sparsity_report', 'make_permanent', 'PruningWarning', 'prune_structured']
 
 # %% ../nbs/library/layers.ipynb #5e180002
-import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

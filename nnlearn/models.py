@@ -94,7 +94,7 @@ def copy_module(
         return copy.deepcopy(as_module(model, place))
     except RuntimeError as error:
         raise ConfigError(f"torch cannot copy this model ({first_line(error):.120}). Weights under masks or an old weight_norm are computed "
-                          "in each pass: make_permanent(model) turns masks into zeros, torch.nn.utils.remove_weight_norm(layer) ends that.",
+                          "in each pass: make_permanent(model) turns masks into zeros, torch.nn.utils.remove_weight_norm ends that.",
                           place=f"{place}.model") from error
 
 
@@ -115,7 +115,7 @@ def as_inputs(
 
 
 def run_example(
-    model: nn.Module,  # takes the inputs
+    model: Callable,  # a module or a function that takes the inputs
     inputs: tuple[torch.Tensor, ...],  # of `as_inputs`
     place: str,  # how errors name the function
 ) -> list[torch.Tensor]:  # the outputs

@@ -261,8 +261,8 @@ def within_half(
     """`ConfigError` for values that are infinite in float16."""
     for x in tensors:
         if isinstance(x, torch.Tensor) and x.is_floating_point() and x.numel() and float(x.abs().max()) > torch.finfo(torch.float16).max:
-            raise ConfigError(f"float16 ends at 65,504, and the largest input or weight is {float(x.abs().max()):.3g}. Scale the inputs, or use "
-                              "bfloat16.", place=place)
+            raise ConfigError(f"float16 ends at 65,504, and the largest input or weight is {float(x.abs().max()):.3g}. Scale the "
+                              "inputs, or use bfloat16.", place=place)
 
 
 def _one(values: Sequence[Any]) -> Any:

@@ -32,7 +32,7 @@ def fold_in_graph(
         alone = len(before.users) == 1 and calls[id(convolution)] == 1
         if (type(convolution), type(norm)) in _FOLDS and alone and _is_plain(convolution, owners) and _is_plain(norm, Counter()) \
                 and norm.running_mean is not None:
-            name, _, leaf = before.target.rpartition(".")
+            name, _, leaf = str(before.target).rpartition(".")
             setattr(graph.get_submodule(name), leaf, fuse_conv_bn_eval(convolution, norm))
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
@@ -97,7 +97,7 @@ def norm_settings(
 ) -> dict[str, tuple[float, float]]:  # by the name of the running mean: momentum and epsilon
     """What each batch norm of a graph is set to."""
     norms = [node for node in graph.graph.nodes if _operation(node) == "batch_norm"]
-    return {node.args[3].target: (node.args[6], node.args[7]) for node in norms if isinstance(node.args[3], torch.fx.Node)}
+    return {str(node.args[3].target): (node.args[6], node.args[7]) for node in norms if isinstance(node.args[3], torch.fx.Node)}
 
 
 def restore_norms(
@@ -108,7 +108,7 @@ def restore_norms(
     for node in graph.graph.nodes:
         if _operation(node) != "batch_norm" or not isinstance(node.args[3], torch.fx.Node):
             continue
-        own = settings.get(node.args[3].target)
+        own = settings.get(str(node.args[3].target))
         if own is None:
             continue
         node.update_arg(6, own[0])
@@ -128,4 +128,4 @@ def absorb_epsilons(
         if _operation(node) == "batch_norm" and isinstance(node.args[4], torch.fx.Node) and node.args[7] != epsilon:
             variance = graph.get_buffer(node.args[4].target)
             variance.add_(node.args[7] - epsilon)
-            restore_norms(graph, {node.args[3].target: (node.args[6], epsilon)})
+            restore_norms(graph, {str(node.args[3].target): (node.args[6], epsilon)})

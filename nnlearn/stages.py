@@ -45,8 +45,8 @@ def sparsity_schedule(
         return ConstantSparsity(section.target_sparsity)
     steps = (batches_in(loader) or 0) * section.epochs
     if section.start_step >= steps:
-        raise ConfigError(f"fine-tuning has {steps} steps and would end before step {section.start_step}, where pruning begins: lower it, or "
-                          "train for more epochs.", place="training.pruning.start_step")
+        raise ConfigError(f"fine-tuning has {steps} steps and would end before step {section.start_step}, where pruning begins: lower "
+                          "it, or train for more epochs.", place="training.pruning.start_step")
     if section.schedule == "constant":
         return ConstantSparsity(section.target_sparsity, section.start_step)
     end = section.end_step or max(3 * steps // 4, section.start_step + 1)

@@ -1,4 +1,4 @@
-"""Nets that compression once got silently wrong, or failed on without a word of help: the right values, and refusals before work is lost."""
+"""Nets that compression once got silently wrong, or failed on without a word: the right values, and refusals before work is lost."""
 import copy
 import math
 
@@ -308,7 +308,7 @@ def test_half_an_attention_does_not_kill_the_process(tmp_path):
     model = quantize_model(net, "float16", example=x, backend="onnxruntime", path=tmp_path / "half.onnx")
     assert off(model(x), net(x)) < 0.01
     again = OnnxModel(tmp_path / "half.onnx")  # what was survived stands in the file
-    assert torch.equal(again(x), model(x)) and level_of(tmp_path / "half.onnx") in ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC")
+    assert torch.equal(again(x), model(x)) and level_of(tmp_path / "half.onnx") != "ORT_DISABLE_ALL"
 
 
 def test_values_beyond_half_precision_are_refused():

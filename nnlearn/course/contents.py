@@ -66,7 +66,8 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "supervisors": "Supervisors", "tensor_weights": "Weights as tensors", "builders": "Builders", "report": "Reports",
            "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings",
            "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
-           "signals": "Signals", "rehearsal": "Rehearsal", "rewrites": "Rewrites", "channels": "Channels", "onnx_files": "ONNX files", "augmentation": "Augmentation",
+           "signals": "Signals", "rehearsal": "Rehearsal",
+           "rewrites": "Rewrites", "channels": "Channels", "onnx_files": "ONNX files", "augmentation": "Augmentation",
            "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
            "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
@@ -80,8 +81,8 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
 ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
 supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
-augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning integers integer_layers
-programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline tuning memory
+augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning
+integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline tuning memory
 distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
 course.contents course.cli""".split()
 
