@@ -135,8 +135,8 @@ def check_lost_channels(
         apart = max((float((a - b).abs().nan_to_num(0).max()) for a, b in zip(outputs[0], found, strict=True) if a.numel()), default=0.0)
         if apart > 2e-3 * scale:
             raise ConfigError(f"the outputs of the smaller model {what} (they differ by {apart / scale:.1%}): torch-pruning has lost track "
-                              "of the channels, as in a shuffle, a padded shortcut or a flattening of another order. Give the layers before "
-                              "it to ignored.", place="prune_structured.model")
+                              "of the channels, as in a shuffle, a padded shortcut or a flattening of another order. Give the layers "
+                              "before it to ignored.", place="prune_structured.model")
 
 
 def _moved(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

@@ -93,7 +93,7 @@ def copy_module(
     try:
         return copy.deepcopy(as_module(model, place))
     except RuntimeError as error:
-        raise ConfigError(f"torch cannot copy this model ({first_line(error):.120}). Weights under masks or an old weight_norm are computed "
+        raise ConfigError(f"torch cannot copy this model ({first_line(error):.120}). Weights under masks or an old weight_norm are made "
                           "in each pass: make_permanent(model) turns masks into zeros, torch.nn.utils.remove_weight_norm ends that.",
                           place=f"{place}.model") from error
 
