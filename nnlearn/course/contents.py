@@ -82,8 +82,8 @@ ORDER = """core tensors datasets models measure report graphs probes penalties g
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
 supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
 augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning
-integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages
-stages pipeline tuning memory distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
+integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline
+tuning memory distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
 course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
