@@ -24,7 +24,7 @@ from nnlearn.core import ConfigError
 from nnlearn.course.cli import main
 from nnlearn.datasets import mnist_sample
 from nnlearn.loaders import TensorLoader
-from nnlearn.measure import Comparison, Row
+from nnlearn.measure import Comparison, Row, latencies
 from nnlearn.models import small_cnn
 from nnlearn.quantization import prepare_qat
 from nnlearn.report import _page as page_of
@@ -377,6 +377,22 @@ def test_an_interrupted_stage_is_not_taken_for_a_finished_one(stage, tmp_path):
     assert news[-1] == f"{stage} ..." and not list((tmp_path / "run").glob(f"{stage}.*"))
     assert [name for name in done if f"{name} ..." in news] == [*before, stage]
     assert set(json.loads((tmp_path / "run" / "run.json").read_text())) == {"checked", *before}
+
+
+def test_the_headline_compares_within_one_runtime():
+    def row(name, accuracy, size, ms):
+        return Row(name, accuracy, size, size, ms, ms, None, size / 1000, 8.0 / ms, "op", "")
+
+    rows = [row("original", 0.9, 1000, 8.0), row("original, ONNX", 0.9, 990, 2.0), row("int8", 0.9, 300, 4.0)]
+    files = {"original": "original.pt", "original, ONNX": "o.onnx", "int8": "int8.onnx"}
+    assert "0.5x the speed of 'original, ONNX'" in str(p.Report(Comparison(rows, 1), files, "original, ONNX"))
+    assert "2.0x the speed of 'original'" in str(p.Report(Comparison(rows, 1), files | {"int8": "int8.pt2"}, "original, ONNX"))
+
+
+def test_variants_are_timed_by_turns():
+    order = []
+    latencies([lambda x, k=k: order.append(k) for k in range(3)], torch.zeros(1), runs=2, warmup=1)
+    assert order == [0, 1, 2] * 3
 
 
 def hashes(folder):
