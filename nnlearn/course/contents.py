@@ -71,6 +71,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "integer_layers": "Integer layers",
            "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
            "retraining": "Retraining", "keras_stages": "Stages in Keras",
+           "trials": "Trials", "studies": "Studies", "config_search": "Search by a config",
            "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.compare": "Comparing answers", "course.sandbox": "Sandbox",
            "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents",
@@ -81,8 +82,8 @@ ORDER = """core tensors datasets models measure report graphs probes penalties g
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
 supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
 augmentation regularization layer_statistics step_profile diagnosis runtimes litert export layers pruning integers integer_layers
-programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline tuning memory
-distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
+programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline trials studies tuning
+config_search memory distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
 course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
