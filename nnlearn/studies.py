@@ -258,6 +258,7 @@ def sampler_by_number(
 ) -> Any:  # an Optuna sampler
     """Optuna's TPE with a seed for each trial: what a trial samples depends on the seed, its number and the trials before."""
     optuna = optuna_library()
+    spaces = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
 
     class ByNumber(optuna.samplers.BaseSampler):
         def _of(self, trial: Any) -> Any:
@@ -270,7 +271,8 @@ def sampler_by_number(
             return kept[1]
 
         def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-            return self._of(trial).infer_relative_search_space(study, trial)
+            found = spaces.calculate(study)  # of all trials so far; it remembers those it has seen
+            return {name: d for name, d in found.items() if not d.single()}
 
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
             return self._of(trial).sample_relative(study, trial, search_space)
@@ -338,16 +340,17 @@ class Study:
     ) -> Any:  # an Optuna trial; None: all are done; False: others run the last ones, ask again later
         """Begin a trial. Those of dead workers come first, with the parameters they had."""
         with self.lock:
-            if self._recover():
-                self._recover()
             trials = self.study.get_trials(deepcopy=False)
+            if self.workers.worker and self._recover(trials):
+                trials = self.study.get_trials(deepcopy=False)
             done = sum(map(self._counts, trials))
             if done >= total:
                 return None
             if done + sum(t.state == self.states.RUNNING for t in trials) >= total:
                 return False
             trial = self.study.ask(self.distributions)
-            trial.set_user_attr("worker", self.workers.worker)
+            if self.workers.worker:
+                trial.set_user_attr("worker", self.workers.worker)
         if self.path is None and self.workers.worker and self._is_surplus(trial, total):
             trial.set_user_attr("surplus", True)
             self.study.tell(trial, state=self.states.FAIL)
@@ -363,9 +366,9 @@ class Study:
         before = [t for t in self.study.get_trials(deepcopy=False) if t.number < trial.number]
         return sum(not {"lost", "surplus"} & t.user_attrs.keys() for t in before) >= total
 
-    def _recover(self) -> bool:
+    def _recover(self, trials: list[Any]) -> bool:
         "Put the trials of dead workers back; whether there were any."
-        running = [t for t in self.study.get_trials(deepcopy=False) if t.state == self.states.RUNNING]
+        running = [t for t in trials if t.state == self.states.RUNNING]
         dead = [t for t in running if not self.workers.is_alive(t.user_attrs.get("worker", ""))]
         for trial in dead:
             self.put_back(trial, "its process ended")
