@@ -33,8 +33,8 @@ class OverfitResult(NamedTuple):
 
     def __str__(self) -> str:
         if self.reached:
-            return (f"loss {self.losses[-1]:.3g} after {len(self.losses)} epochs: the model, "
-                    "the loss and the optimizer work together.")
+            return (f"loss {self.losses[-1]:.3g} after {len(self.losses)} epochs: model, "
+                    "loss and optimizer work together.")
         return (f"the loss went from {self.losses[0]:.3g} to {self.losses[-1]:.3g} in "
                 f"{len(self.losses)} epochs and not to {self.target:g}: look for a fault "
                 "(labels, loss, frozen layers, rate) before you tune.")
@@ -93,7 +93,7 @@ def grid(
     space: Mapping,  # names to ranges, choices or fixed values; may hold dicts
     points: Annotated[int, Ge(1)] = 3,  # of each range, evenly spaced, ends included
 ) -> list[dict[str, Any]]:  # every combination, nested like the space
-    """All combinations of a few values of each parameter; a choice gives each of its options."""
+    """All combinations of a few values of each parameter; of a choice all options."""
     values = flat(space, "grid.space")
     axes = [d.grid(points) if hasattr(d, "grid") else [d] for d in values.values()]
     return [nested(dict(zip(values, combination, strict=True)))
@@ -110,8 +110,8 @@ def random_search(
 ) -> SearchResults:
     """Try random settings (Bergstra and Bengio, 2012).
 
-    An error in a trial is recorded and the next one begins; when the first three fail alike,
-    that is a `ConfigError`.
+    An error in a trial is recorded and the next one begins; when the first three fail
+    alike, that is a `ConfigError`.
     """
     values, rng = flat(space, "random_search.space"), generator(seed, "numpy")
     candidates = [{name: d.sample(rng) if hasattr(d, "sample") else d
@@ -134,9 +134,10 @@ def search(
     """Let Optuna's TPE choose what to try next, from what came out so far.
 
     Call it in as many processes as you like with one storage: together they run `trials`
-    trials, each once; that of a killed process is run again. The same call continues a study
-    later. With `storage=None` it lives in memory. Trials that fail, return NaN or are stopped
-    are recorded and never the best. Raises `ConfigError` for another space than the study's.
+    trials, each once; that of a killed process is run again. The same call continues a
+    study later. With `storage=None` it lives in memory. Trials that fail, return NaN or
+    are stopped are recorded and never the best. Raises `ConfigError` for another space
+    than the study's.
     """
     study = Study(flat(space, "search.space"), storage, name, mode, early_stop, seed)
     try:
@@ -152,8 +153,8 @@ def sweep(
 ) -> list[dict[str, Any]]:  # a config for each combination; `base` is left as it is
     """The configs that differ from `base` in some keys, in every combination.
 
-    Raises `ConfigError` for a section that `base` does not have, and for a key that stands in
-    another section of `base`.
+    Raises `ConfigError` for a section that `base` does not have, and for a key that stands
+    in another section of `base`.
     """
     start, moving = flat(base, "sweep.base"), flat(axes, "sweep.axes")
     sections = {name: set(part) for name, part in base.items() if isinstance(part, Mapping)}
@@ -162,7 +163,8 @@ def sweep(
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ConfigError(f"expected a list of values, got {values!r}.",
                               place=f"sweep.axes.{path}")
-        if section.split(".")[0] not in (*sections, "") or (not section and path not in base):
+        is_new = path not in base if not section else section.split(".")[0] not in sections
+        if is_new:
             raise ConfigError(f"base has no {section or path!r}.", place="sweep.axes",
                               given=section or path, accepted=list(base))
         other = next((name for name, keys in sections.items() if key in keys), section)
@@ -182,7 +184,8 @@ def discriminative_groups(
     """Parameter groups whose rates fall towards the input (Howard and Ruder, 2018).
 
     A layer is a module that owns parameters itself, in the order of `model.modules()`; a
-    norm layer shares the rate of the layer before it. Tied weights go with the first of them.
+    norm layer shares the rate of the layer before it. Tied weights count once, with the
+    first of their layers.
     """
     layers: list[list[nn.Parameter]] = []
     seen: set[int] = set()

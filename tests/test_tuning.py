@@ -1,7 +1,6 @@
 """Searches: what is recorded, what is refused, and studies that several processes share and kills do not harm."""
 import csv
 import math
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -297,20 +296,35 @@ def test_a_line_that_a_kill_cut_off_does_no_harm(tmp_path):
         assert len(search(valley, SPACE, 5, path, verbose=0)) == 5
 
 
-def test_a_lock_ends_with_its_process_and_is_not_inherited(tmp_path):
-    lock = FileLock(tmp_path / "lock")
-    context = multiprocessing.get_context("fork")
-    with lock:
-        child = context.Process(target=time.sleep, args=(30,))
-        child.start()
-        assert not FileLock(tmp_path / "lock").acquire(wait=False)
+HOLDER = """
+import os, sys, time
+from nnlearn.studies import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+time.sleep(0.3)
+print(child, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process_though_a_child_lives_on(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "lock"], stdout=subprocess.PIPE, text=True)
+    child = int(holder.stdout.readline())
     other = FileLock(tmp_path / "lock")
-    assert other.acquire(wait=False)  # although the child lives
-    with other:
+    assert not other.acquire(wait=False)
+    holder.kill()
+    holder.wait()
+    try:
+        assert other.acquire(wait=False)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    with other:  # again, by the same thread
         assert not FileLock(tmp_path / "lock").acquire(wait=False)
+    assert not FileLock(tmp_path / "lock").acquire(wait=False)
     other.release()
-    child.kill()
-    child.join()
     workers = FileWorkers(tmp_path / "workers")
     assert workers.is_alive(workers.worker) and not workers.is_alive("") and not workers.is_alive("1-gone")
     workers.close()
@@ -407,3 +421,77 @@ def test_run_study_shows_a_bar(tmp_path, capsys):
     run_study(study, valley, 3)
     study.close()
     assert "3/3" in capsys.readouterr().err
+
+
+CONFIG = """
+data: {name: digits, train_rows: 300}
+model: {name: mlp, widths: [16]}
+training:
+  epochs: 2
+  optimizer: {type: sgd, learning_rate: 0.1}
+search:
+  trials: 8
+  space:
+    training.optimizer.learning_rate: {log_uniform: [1.0e-4, 1.0]}
+    training.optimizer.momentum: {uniform: [0.0, 0.95]}
+    model.widths: {choice: [[8], [16, 16]]}
+"""
+
+
+def command(path, *words):
+    return subprocess.run([sys.executable, "-m", "nnlearn.course.cli", *words], cwd=path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+
+
+def test_the_command_searches_with_two_processes_and_goes_on(tmp_path):
+    from nnlearn.config import load_config
+    from nnlearn.course.cli import main
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    output = tmp_path / "out"
+    assert main(["search", str(tmp_path / "config.yaml"), "--output", str(output), "--workers", "2"]) == 0
+    rows = list(csv.DictReader((output / "trials.csv").open()))
+    done = [row for row in rows if row["state"] in ("complete", "stopped")]
+    assert len(done) == 8 and len({row["training.optimizer.learning_rate"] for row in rows}) == 8
+    assert 1 <= len({row["worker"] for row in rows}) <= 2
+    best = load_config(output / "best.yaml")
+    assert best.training.optimizer.learning_rate > 1e-3 and best.data.train_rows == 300 and (output / "search.png").exists()
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("trials: 8", "trials: 10"))
+    assert main(["search", str(tmp_path / "config.yaml"), "--output", str(output)]) == 0
+    assert len(list(csv.DictReader((output / "trials.csv").open()))) == 10
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("epochs: 2", "epochs: 3"))
+    assert main(["search", str(tmp_path / "config.yaml"), "--output", str(output)]) == 2  # another search
+
+
+@pytest.mark.parametrize("old, new, word", [
+    ("learning_rate: {log", "learning_rat: {log", "learning_rat"), ("log_uniform", "loguniform", "Did you mean 'log_uniform'"),
+    ("[1.0e-4, 1.0]", "[1.0, 1.0e-4]", "must be less than high"), ("[1.0e-4, 1.0]", "[0.0, 1.0]", "search.space.training.optimizer.learning_rate"),
+    ("trials: 8", "trials: 0", "search.trials"), ("trials: 8", "trial: 8", "Did you mean 'trials'"), ("[1.0e-4, 1.0]", "3", r"\[low, high\]"),
+    ("[[8], [16, 16]]", "[[0]]", "model.widths"), ("trials: 8", "trials: 8\n  monitor: loss", "search.monitor"), ("search:", "serach:", "search"),
+    ("trials: 8", "trials: 8\n  validation: 1.5", "search.validation"), ("trials: 8", "trials: [", "YAML"), ("mlp", "mlq", "Did you mean 'mlp'"),
+    ("[0.0, 0.95]", "[0.0, 1.5]", "momentum")])
+def test_a_config_that_cannot_be_searched_is_refused_before_training(old, new, word, tmp_path):
+    from nnlearn.config_search import load_search
+    assert CONFIG.count(old) == 1
+    (tmp_path / "config.yaml").write_text(CONFIG.replace(old, new))
+    with pytest.raises(ConfigError, match=word):
+        load_search(tmp_path / "config.yaml")
+
+
+def test_the_command_replaces_a_process_that_was_killed(tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("trials: 8", "trials: 30").replace("epochs: 2", "epochs: 8"))
+    parent = subprocess.Popen([sys.executable, "-c", "import sys; from nnlearn.course.cli import main; sys.exit(main())", "search", "config.yaml",
+                               "--workers", "2"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    workers = tmp_path / "searched" / "search.journal.workers"
+
+    def others():
+        return [int(p.name.split("-")[0]) for p in workers.glob("*") if int(p.name.split("-")[0]) != parent.pid]
+
+    wait_for([parent], lambda: workers.exists() and len(others()) == 2)
+    journal = tmp_path / "searched" / "search.journal"
+    wait_for([parent], lambda: journal.read_text().count('"worker":') > 3)
+    os.kill(others()[0], signal.SIGKILL)
+    assert parent.wait(180) == 0
+    rows = list(csv.DictReader((tmp_path / "searched" / "trials.csv").open()))
+    assert sum(row["state"] in ("complete", "stopped") for row in rows) == 30 and len({row["worker"] for row in rows}) == 3
+    assert not list(workers.glob("*"))
