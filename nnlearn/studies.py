@@ -269,7 +269,7 @@ def sampler_by_number(
     optuna = optuna_library()
     spaces = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
 
-    class ByNumber(optuna.samplers.BaseSampler):
+    class ByNumber(optuna.samplers.BaseSampler):  # type: ignore[name-defined]
         def _of(self, trial: Any) -> Any:
             kept: tuple[int, Any] | None = getattr(self, "kept", None)
             if kept is None or kept[0] != trial.number:
@@ -419,12 +419,14 @@ class Study:
         trial: Any,  # of Optuna
     ) -> dict[str, Any]:  # with dots; fixed values included
         """The parameters of a trial."""
-        given = {key: d.value(trial.params[key]) for key, d in self.searched.items() if key in trial.params}
-        return {key: given.get(key) if key in self.searched else d for key, d in self.space.items() if key in given or key not in self.searched}
+        stored = trial.params  # one whose process died while it was begun may lack some
+        return {key: d.value(stored[key]) if key in self.searched else d for key, d in self.space.items()
+                if key in stored or key not in self.searched}
 
     def results(self) -> SearchResults:
         """All trials so far, of every process."""
-        names = {self.states.COMPLETE: "complete", self.states.PRUNED: "stopped", self.states.FAIL: "failed", self.states.RUNNING: "running"}
+        of = self.states
+        names = {of.COMPLETE: "complete", of.PRUNED: "stopped", of.FAIL: "failed", of.RUNNING: "running"}
         trials = []
         for t in self.study.get_trials(deepcopy=False):
             if t.state in names and "surplus" not in t.user_attrs:

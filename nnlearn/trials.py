@@ -413,7 +413,8 @@ class SearchResults:
             writer.writerow(["number", "state", "value", "seconds", *names, "worker", "error"])
             for t in self.trials:
                 params = flat(t.params)
-                writer.writerow([t.number, t.state, t.value, round(t.seconds, 3), *(params.get(name, "") for name in names), t.worker, t.error])
+                values = [params.get(name, "") for name in names]
+                writer.writerow([t.number, t.state, t.value, round(t.seconds, 3), *values, t.worker, t.error])
 
     def plot(self) -> Any:
         """Draw the values against each searched parameter, the best marked, stopped trials hollow; returns the matplotlib axes."""

@@ -27,12 +27,14 @@ def one_number_only(u, low, high):
 
 
 def search_with(fault):
+    caught = {"no error": KeyError, "every error": Exception}.get(fault, ArithmeticError)
+
     def answer(make, train, settings):
         model, scores = make() if fault == "one model" else None, []
         for setting in settings:
             try:
                 score = train(model if fault == "one model" else make(), setting)
-            except KeyError if fault == "no error" else Exception if fault == "every error" else ArithmeticError:
+            except caught:
                 score = math.inf
             keep = math.isfinite(score) or fault == "NaN" or (fault == "minus infinity" and not math.isnan(score))
             scores.append(score if keep else math.inf)
