@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .core import ConfigError, first_line, generator, optional
-from .trials import SearchResults, Trial, TrialHandle, check_first, flat, nested, run_trial
+from .trials import SearchResults, Trial, TrialHandle, check_first, nested, run_trial
 
 # %% ../nbs/library/studies.ipynb #23c00005
 class FileLock:

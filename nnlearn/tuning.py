@@ -16,13 +16,13 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from .batches import batches_in, call_model, main_output, split_batch, to_device
+from .batches import call_model, main_output, split_batch, to_device
 from .core import ConfigError, checked, generator
 from .models import as_module
 from .rehearsal import restored
 from .studies import Study, run_study
-from .trials import (Choice, IntUniform, LogUniform, SearchResults, Uniform, flat,
-                            nested, try_all)
+from .trials import Choice, IntUniform, LogUniform, Uniform  # noqa: F401
+from .trials import SearchResults, flat, nested, try_all
 
 # %% ../nbs/23_tuning.ipynb #e23a0010
 class OverfitResult(NamedTuple):
