@@ -21,7 +21,7 @@ from .core import ConfigError, checked, generator
 from .models import as_module
 from .rehearsal import restored
 from .studies import Study, run_study
-from .trials import Choice, IntUniform, LogUniform, Uniform  # noqa: F401
+from .trials import Choice, IntUniform, LogUniform, Uniform
 from .trials import SearchResults, flat, nested, try_all
 
 # %% ../nbs/23_tuning.ipynb #e23a0010
