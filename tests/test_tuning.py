@@ -477,7 +477,7 @@ def test_a_config_that_cannot_be_searched_is_refused_before_training(old, new, w
 
 
 def test_the_command_replaces_a_process_that_was_killed(tmp_path):
-    (tmp_path / "config.yaml").write_text(CONFIG.replace("trials: 8", "trials: 24").replace("epochs: 2", "epochs: 80"))
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("trials: 8", "trials: 16").replace("epochs: 2", "epochs: 60"))
     code = "import sys; from nnlearn.course.cli import main; sys.exit(main())"
     parent = subprocess.Popen([sys.executable, "-c", code, "search", "config.yaml", "--workers", "2"], cwd=tmp_path,
                               env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -492,5 +492,5 @@ def test_the_command_replaces_a_process_that_was_killed(tmp_path):
     os.kill(others()[0], signal.SIGKILL)
     assert parent.wait(180) == 0
     rows = list(csv.DictReader((tmp_path / "searched" / "trials.csv").open()))
-    assert sum(row["state"] in ("complete", "stopped") for row in rows) == 24 and len({row["worker"] for row in rows}) == 3
+    assert sum(row["state"] in ("complete", "stopped") for row in rows) == 16 and len({row["worker"] for row in rows}) == 3
     assert not list(workers.glob("*"))
