@@ -188,7 +188,7 @@ def _watch(study: Study, config: SearchConfig, path: Path, folder: Path, workers
     try:
         with ProgressOf(study, config.trials, verbose) as bar:
             while running:
-                time.sleep(0.1)
+                time.sleep(0.3)
                 bar.show()
                 ended = [process for process in running if process.poll() is not None]
                 running = [process for process in running if process.returncode is None]

@@ -513,6 +513,8 @@ class ProgressOf:
             results = self.study.results()
             done = sum(t.state in ("complete", "stopped", "failed") for t in results)
             ranked = results.ranked()
+            if done == self.bar.n:
+                return
             with contextlib.suppress(OSError, ValueError):
                 self.bar.set_postfix_str(f"best {ranked[0].value:.4g} (trial {ranked[0].number})" if ranked else "", refresh=False)
                 self.bar.update(done - self.bar.n)

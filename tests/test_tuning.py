@@ -476,6 +476,12 @@ def test_a_config_that_cannot_be_searched_is_refused_before_training(old, new, w
         load_search(tmp_path / "config.yaml")
 
 
+def test_the_example_can_be_searched():
+    from nnlearn.config_search import load_search
+    config = load_search(ROOT / "assets" / "configs" / "search.yaml")
+    assert len(config.space) == 3 and config.mode == "min" and config.trials == 20
+
+
 def test_the_command_replaces_a_process_that_was_killed(tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG.replace("trials: 8", "trials: 16").replace("epochs: 2", "epochs: 60"))
     code = "import sys; from nnlearn.course.cli import main; sys.exit(main())"
