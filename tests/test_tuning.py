@@ -17,6 +17,7 @@ from nnlearn.core import ConfigError, generator, seed_everything
 from nnlearn.loaders import TensorLoader
 from nnlearn.studies import Beats, FileLock, FileWorkers, Study, open_storage, run_study
 from nnlearn.trainer import Trainer
+from nnlearn.training import Callback
 from nnlearn.trials import Choice, IntUniform, LogUniform, SearchResults, Trial, TrialHandle, Uniform, flat, nested
 from nnlearn.tuning import discriminative_groups, grid, overfit_check, random_search, search, sweep
 
@@ -160,6 +161,23 @@ def test_ctrl_c_puts_the_trial_back_and_returns_the_results(tmp_path):
     with pytest.warns(UserWarning, match="interrupted after 3 of 10"):
         calls.clear()
         assert len(random_search(objective, SPACE, 10)) == 3
+
+
+def test_ctrl_c_within_a_trainer_ends_the_search_and_not_only_the_trial(tmp_path):
+    class Press(Callback):
+        def step_end(self, trainer):
+            signal.raise_signal(signal.SIGINT)
+
+    def objective(params, trial):
+        net = nn.Linear(8, 2)
+        trainer = Trainer(net, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=params["rate"]), device="cpu",
+                          callbacks=[trial.callback("val_loss"), *([Press()] if trial.number == 2 else [])])
+        trainer.fit(data(), data(100), epochs=2, verbose=0)
+        return 0.0  # better than all others, if a training that was broken off counted
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        results = search(objective, SPACE, 6, tmp_path / "s.journal", verbose=0)
+    assert [t.state for t in results] == ["complete", "complete", "lost"]
 
 
 @pytest.mark.parametrize("ending", ["journal", "db"])
@@ -362,7 +380,7 @@ def test_without_a_lock_the_later_of_two_last_trials_gives_way(tmp_path):
 
 
 def test_overfit_check_leaves_everything_as_it_was():
-    net = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 2))
+    net = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.95), nn.Linear(32, 2))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     state, loader = {name: value.clone() for name, value in net.state_dict().items()}, data()
     random, modes = torch.get_rng_state(), [m.training for m in net.modules()]
