@@ -72,6 +72,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "integer_layers": "Integer layers",
            "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
            "retraining": "Retraining", "keras_stages": "Stages in Keras",
+           "trials": "Trials", "studies": "Studies", "config_search": "Search by a config",
            "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.compare": "Comparing answers", "course.sandbox": "Sandbox",
            "course.check": "Checks", "course.exercises": "Exercises", "course.contents": "Contents",
@@ -83,8 +84,8 @@ slices landscapes optimizers tables loaders data batches metrics explain trainin
 supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
 augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning
 integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline
-tuning memory distributed keras.training course.explore course.explorers course.compare course.sandbox course.check course.exercises
-course.contents course.cli""".split()
+trials studies tuning config_search memory distributed keras.training course.explore course.explorers course.compare course.sandbox
+course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]

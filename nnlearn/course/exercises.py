@@ -2130,6 +2130,121 @@ def _share_weights(weight, count):
     centres = np.linspace(weight.min(), weight.max(), count)
     return centres[np.abs(weight[..., None] - centres).argmin(-1)]
 
+# %% ../../nbs/library/exercises.ipynb #23e00001
+@exercise("tuning.momentum_at", cases=[
+    Case("the low end", args=(0.0, 0.5, 0.99), why="At u = 0 it is low."),
+    Case("the high end", args=(1.0, 0.5, 0.99), why="At u = 1 it is high."),
+    Case("the middle", args=(0.5, 0.9, 0.999), why="Halfway between 10 and 1000 steps, on a logarithmic scale, are 100 steps."),
+    Case("from no momentum", args=(0.5, 0.0, 0.99)),
+    Case("an array", args=(np.linspace(0, 1, 5), 0.8, 0.98), why="u may be an array."),
+], hints=["What is log-uniform is 1 - m, the inverse of a number of steps.", "1 - m = a (b / a)**u with a = 1 - low and b = 1 - high."])
+def _momentum_at(u, low, high):
+    return 1 - (1 - low) * ((1 - high) / (1 - low)) ** u
+
+# %% ../../nbs/library/exercises.ipynb #23e00002
+def _searched(answer, settings, fails=(), kind=OverflowError):
+    "What an answer returns for a model that counts how often it was trained, and how many models it made."
+    made = []
+
+    def make():
+        made.append({"trained": 0})
+        return made[-1]
+
+    def train(model, setting):
+        model["trained"] += 1
+        if setting in fails:
+            raise kind("diverged")
+        return setting / model["trained"]
+
+    best, scores = answer(make, train, settings)
+    return {"best": best, "scores": [float(score) for score in scores], "models": len(made)}
+
+
+@exercise("tuning.sound_search", cases=[
+    Case("a new model each", call=lambda f: _searched(f, [3.0, 2.0, 5.0])["scores"], why="A model that was trained before scores better."),
+    Case("the best", call=lambda f: _searched(f, [3.0, 2.0, 5.0])["best"], why="The index of the lowest score."),
+    Case("as many models as settings", call=lambda f: _searched(f, [3.0, 2.0, 5.0])["models"]),
+    Case("one diverges", call=lambda f: _searched(f, [3.0, 2.0, 5.0, 1.0], (2.0,)), why="An ArithmeticError is an infinite score."),
+    Case("NaN comes first", call=lambda f: _searched(f, [math.nan, 2.0, 5.0]), why="NaN is not lower than anything."),
+    Case("minus infinity", call=lambda f: _searched(f, [4.0, -math.inf, 5.0]), why="A score that is not finite is no score."),
+    Case("none is finite", call=lambda f: _searched(f, [math.nan, 2.0], (2.0,)), why="Then there is no best: None."),
+    Case("another error", call=lambda f: _raises(lambda: _searched(f, [3.0, 2.0], (2.0,), KeyError)), why="A mistake in the code is not a bad setting."),
+], hints=["Call make() inside the loop.", "Replace what is not finite by math.inf before you look for the lowest."])
+def _sound_search(make, train, settings):
+    scores = []
+    for setting in settings:
+        try:
+            score = train(make(), setting)
+        except ArithmeticError:
+            score = math.inf
+        scores.append(score if math.isfinite(score) else math.inf)
+    best = min(scores, default=math.inf)
+    return (scores.index(best) if math.isfinite(best) else None), scores
+
+
+def _raises(call):
+    "The name of the error that a call raises."
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__
+    return "nothing"
+
+# %% ../../nbs/library/exercises.ipynb #23e00003
+def _real_curves(count=40, epochs=8):
+    "Validation losses of real nets, one row a net, with rates from 0.001 to 3."
+    x, y, rng = *_digits()[:2], generator(3)
+    train, validation = (x[:200], y[:200]), (x[200:500], y[200:500])
+    rates = 10 ** (3.5 * torch.rand(count, 1, 1, generator=rng) - 3)
+    params = [(2 * torch.rand(count, i, o, generator=rng) - 1) / i**0.5 for i, o in ((64, 16), (16, 10))]
+
+    def losses(x, y):
+        logits = torch.relu(x.expand(count, *x.shape) @ params[0]) @ params[1]
+        return nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(count), reduction="none").view(count, -1).mean(1)
+
+    curves = []
+    for _ in range(epochs):
+        for rows in torch.arange(200).split(20):
+            params = [p.requires_grad_() for p in params]
+            grads = torch.autograd.grad(losses(train[0][rows], train[1][rows]).sum(), params)
+            params = [(p - rates * g).detach() for p, g in zip(params, grads, strict=True)]
+        curves.append(losses(*validation).detach())
+    return torch.stack(curves, 1).nan_to_num(100.0).double().numpy().tolist()
+
+
+def _saved(answer):
+    "On real nets: the epochs of each, whether less than three quarters were run, and whether the best net was run to its end."
+    curves = _real_curves()
+    used = [int(n) for n in answer(curves, 1)]
+    best = min(range(len(curves)), key=lambda i: curves[i][-1])
+    return {"used": used, "saves": sum(used) < 0.75 * 8 * len(curves), "best survives": used[best] == 8}
+
+
+_CURVES = [[5, 4, 3, 2], [5, 5, 5, 5], [6, 3, 2, 1], [5, 4, 4, 4], [9, 3, 2, 0], [5, 4, 3, 3], [4, 9, 1, 1]]
+
+
+@exercise("tuning.epochs_used", timeout=60, cases=[
+    Case("three are not judged", args=(_CURVES[:3], 0), why="There are not three earlier trials."),
+    Case("the first verdict", args=(_CURVES[:4], 1), why="The fourth is compared with three others, after the warmup."),
+    Case("without warmup", args=(_CURVES, 0), why="A verdict may come at the first epoch."),
+    Case("with warmup", args=(_CURVES, 2), why="Nobody is judged in the first two epochs."),
+    Case("equal is not worse", args=([[2, 2], [2, 2], [2, 2], [2, 2]], 0), why="Only a loss above the median stops a trial."),
+    Case("those that got that far", args=([[1, 1, 1], [2, 2, 2], [3, 3, 3], [9, 0, 0], [2, 1.8, 1.8]], 0),
+         why="A trial that was stopped says nothing about later epochs."),
+    Case("real nets", call=_saved, why="Forty nets: how many epochs are saved, and whether the best one gets to its end."),
+], hints=["`used[i] >= epoch` says whether trial i got as far as that epoch.", "`np.median` of their losses at that epoch, three of them at least."])
+def _epochs_used(curves, warmup):
+    used = []
+    for curve in curves:
+        count = len(curve)
+        for epoch in range(warmup + 1, len(curve) + 1):
+            others = [curves[i][epoch - 1] for i in range(len(used)) if used[i] >= epoch]
+            if len(others) >= 3 and curve[epoch - 1] > np.median(others):
+                count = epoch
+                break
+        used.append(count)
+    return used
+
 # %% ../../nbs/library/exercises.ipynb #24e00001
 @exercise("memory.bytes_per_parameter", cases=[
     Case("sgd", args=("sgd", torch.float32), why="Itself and its gradient."),

@@ -7,7 +7,7 @@ __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explore
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
            'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'diagnosis_explorer',
-           'memory_explorer', 'float_format_explorer', 'supervision_explorer', 'epsilon_explorer',
+           'memory_explorer', 'capacity_explorer', 'float_format_explorer', 'supervision_explorer', 'epsilon_explorer',
            'temperature_explorer', 'size_explorer', 'keras_sparsity_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
@@ -559,6 +559,30 @@ def memory_explorer() -> Any:
                    width=Slider([64, 256, 1024, 4096], "width", start=256),
                    optimizer=Slider(list(moments), "optimizer", start="Adam"),
                    segments=Slider(["none", "1", "2", "3", "4", "6", "12"], "checkpointed segments", start="none"))
+
+# %% ../../nbs/library/explorers.ipynb #23c11901
+def capacity_explorer() -> Any:
+    """The explorer of capacity: training and validation loss of polynomials against their degree."""
+    rng = generator(5, "numpy")
+    x_all = 2 * ((0.5 + 0.6180339887 * np.arange(300)) % 1) - 1  # by the golden ratio: spread out, however many are taken
+    errors, x_new = rng.standard_normal(300), np.linspace(-0.98, 0.98, 99)
+    truth = np.sin(1.5 * math.pi * x_all), np.sin(1.5 * math.pi * x_new)
+    degrees = np.arange(0, 16)
+
+    def draw(points: int, noise: float, decay: float) -> dict[str, Any]:
+        terms, new = (np.polynomial.legendre.legvander(x, 15) for x in (x_all[:points], x_new))
+        y, training, validation = truth[0][:points] + noise * errors[:points], [], []
+        for degree in degrees:
+            a, shrunk = terms[:, :degree + 1], decay * np.diag([0.0] + [1.0] * degree)  # the constant does not decay
+            weights = np.linalg.solve(a.T @ a / points + shrunk + 1e-7 * np.eye(degree + 1), a.T @ y / points)
+            training.append(np.mean((a @ weights - y) ** 2))
+            validation.append(np.mean((new[:, :degree + 1] @ weights - truth[1]) ** 2) + noise**2)
+        return {"training": (degrees, np.clip(training, 1e-3, 10), "dashed"), "validation": (degrees, np.clip(validation, 1e-3, 10))}
+
+    return explore(draw, title="Loss against capacity", x_label="degree of the polynomial", y_label="mean squared error", y_scale="log",
+                   y_range=(1e-3, 10), alt="Training loss, which falls with the degree, and validation loss, which falls and then rises",
+                   points=Slider([16, 24, 50, 200], "points", start=16), noise=Slider([0.1, 0.3, 0.6], "noise", start=0.3),
+                   decay=Slider([0.0, 0.001, 0.01, 0.1], "decay", start=0.0))
 
 # %% ../../nbs/library/explorers.ipynb #14c11901
 def float_format_explorer() -> Any:

@@ -60,6 +60,7 @@ def explorers(redraws: int = 30) -> list[dict]:
         "range test": explorers.lr_finder_explorer,
         "schedules": lambda: explore(explorers.schedule_types(), x_label="step", y_label="rate", alt="rates"),
         "memory traffic": explorers.traffic_explorer,
+        "capacity": explorers.capacity_explorer,
         "sparsity": explorers.sparsity_explorer,
         "rounding": explorers.rounding_explorer,
         "clipping": explorers.clipping_explorer,
@@ -167,6 +168,12 @@ def findings() -> list[dict]:
     return importlib.import_module("diagnosis").diagnosis(row)
 
 
+def tuning() -> list[dict]:
+    """What `search` costs over Optuna alone, when the objective costs nothing."""
+    sys.path.insert(0, str(HERE))
+    return importlib.import_module("tuning").tuning(row)
+
+
 def lessons() -> list[dict]:
     """Seconds of each lesson under nbval, one after another, one thread."""
     rows = []
@@ -188,7 +195,7 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
 
 BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "lr_finder": lr_finder, "landscapes": landscapes,
               **{name: shrinking(name) for name in ("pruning", "quantization", "distillation", "keras_compression")},
-              "diagnosis": findings, "lessons": lessons}
+              "diagnosis": findings, "tuning": tuning, "lessons": lessons}
 
 
 def write(name: str, rows: list[dict]) -> None:
