@@ -646,6 +646,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                     'nnlearn/course/exercises.py'),
                                           'nnlearn.course.exercises._saved': ( 'library/exercises.html#_saved',
                                                                                'nnlearn/course/exercises.py'),
+                                          'nnlearn.course.exercises._saved_epochs': ( 'library/exercises.html#_saved_epochs',
+                                                                                      'nnlearn/course/exercises.py'),
                                           'nnlearn.course.exercises._scale_both': ('data.html#_scale_both', 'nnlearn/course/exercises.py'),
                                           'nnlearn.course.exercises._scale_leaves': ( 'data.html#_scale_leaves',
                                                                                       'nnlearn/course/exercises.py'),

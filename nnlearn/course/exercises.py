@@ -2193,7 +2193,7 @@ def _raises(call):
 # %% ../../nbs/library/exercises.ipynb #23e00003
 def _real_curves(count=40, epochs=8):
     "Validation losses of real nets, one row a net, with rates from 0.001 to 3."
-    x, y, rng = *_digits()[:2], generator(3)
+    (x, y, *_), rng = _digits(), generator(3)
     train, validation = (x[:200], y[:200]), (x[200:500], y[200:500])
     rates = 10 ** (3.5 * torch.rand(count, 1, 1, generator=rng) - 3)
     params = [(2 * torch.rand(count, i, o, generator=rng) - 1) / i**0.5 for i, o in ((64, 16), (16, 10))]
@@ -2212,7 +2212,7 @@ def _real_curves(count=40, epochs=8):
     return torch.stack(curves, 1).nan_to_num(100.0).double().numpy().tolist()
 
 
-def _saved(answer):
+def _saved_epochs(answer):
     "On real nets: the epochs of each, whether less than three quarters were run, and whether the best net was run to its end."
     curves = _real_curves()
     used = [int(n) for n in answer(curves, 1)]
@@ -2231,7 +2231,7 @@ _CURVES = [[5, 4, 3, 2], [5, 5, 5, 5], [6, 3, 2, 1], [5, 4, 4, 4], [9, 3, 2, 0],
     Case("equal is not worse", args=([[2, 2], [2, 2], [2, 2], [2, 2]], 0), why="Only a loss above the median stops a trial."),
     Case("those that got that far", args=([[1, 1, 1], [2, 2, 2], [3, 3, 3], [9, 0, 0], [2, 1.8, 1.8]], 0),
          why="A trial that was stopped says nothing about later epochs."),
-    Case("real nets", call=_saved, why="Forty nets: how many epochs are saved, and whether the best one gets to its end."),
+    Case("real nets", call=_saved_epochs, why="Forty nets: how many epochs are saved, and whether the best one gets to its end."),
 ], hints=["`used[i] >= epoch` says whether trial i got as far as that epoch.", "`np.median` of their losses at that epoch, three of them at least."])
 def _epochs_used(curves, warmup):
     used = []

@@ -567,7 +567,7 @@ def capacity_explorer() -> Any:
     x_all = 2 * ((0.5 + 0.6180339887 * np.arange(300)) % 1) - 1  # by the golden ratio: spread out, however many are taken
     errors, x_new = rng.standard_normal(300), np.linspace(-0.98, 0.98, 99)
     truth = np.sin(1.5 * math.pi * x_all), np.sin(1.5 * math.pi * x_new)
-    degrees = np.arange(0, 16)
+    degrees = list(range(16))
 
     def draw(points: int, noise: float, decay: float) -> dict[str, Any]:
         terms, new = (np.polynomial.legendre.legvander(x, 15) for x in (x_all[:points], x_new))
@@ -577,7 +577,8 @@ def capacity_explorer() -> Any:
             weights = np.linalg.solve(a.T @ a / points + shrunk + 1e-7 * np.eye(degree + 1), a.T @ y / points)
             training.append(np.mean((a @ weights - y) ** 2))
             validation.append(np.mean((new[:, :degree + 1] @ weights - truth[1]) ** 2) + noise**2)
-        return {"training": (degrees, np.clip(training, 1e-3, 10), "dashed"), "validation": (degrees, np.clip(validation, 1e-3, 10))}
+        x, (low, high) = np.array(degrees), (np.clip(losses, 1e-3, 10) for losses in (training, validation))
+        return {"training": (x, low, "dashed"), "validation": (x, high)}
 
     return explore(draw, title="Loss against capacity", x_label="degree of the polynomial", y_label="mean squared error", y_scale="log",
                    y_range=(1e-3, 10), alt="Training loss, which falls with the degree, and validation loss, which falls and then rises",
