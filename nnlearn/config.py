@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Rate', 'Epochs', 'Seed', 'Section', 'Open', 'Data', 'Model', 'Optimizer', 'Pruning', 'Distillation', 'Quantization',
-           'Export', 'Training', 'Config', 'read_config', 'make_model', 'make_optimizer', 'load_config']
+           'Export', 'Training', 'Config', 'read_config', 'make_model', 'make_optimizer', 'read_yaml', 'load_config']
 
 # %% ../nbs/library/config.ipynb #5e220002
 import contextlib
@@ -342,17 +342,17 @@ def _bad_yaml(message: str, mark: Any) -> ConfigError:
     return ConfigError(f"{message}.", place=where)
 
 # %% ../nbs/library/config.ipynb #5e22000f
-def load_config(
+def read_yaml(
     path: str | os.PathLike,  # a YAML file of at most 1 MB, in UTF-8
-) -> Config:
-    """Read and check a config file. Nothing in it is executed; whatever is wrong raises `ConfigError` with the place."""
+) -> Any:  # what it holds: mappings, lists, numbers, text
+    """Read a file. Nothing in it is executed; whatever is wrong raises `ConfigError` with the place."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
             content = file.read(2**20 + 1)
         if len(content) > 2**20:
             raise ConfigError("expected at most 1 MB, got more; a config has a few lines. Is it the right file?", place=str(path))
-        document = yaml.load(content.decode("utf-8"), _Loader)
+        return yaml.load(content.decode("utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}.", place=str(path)) from error
     except UnicodeDecodeError as error:
@@ -365,4 +365,10 @@ def load_config(
         raise (error if error.place == str(path) else ConfigError(str(error), place=str(path))) from None
     except (ValueError, RecursionError, OverflowError) as error:  # a date that does not exist, a number of 5,000 digits
         raise ConfigError(f"holds a value that cannot be read: {str(error)[:100]}.", place=str(path)) from error
-    return read_config(document)
+
+
+def load_config(
+    path: str | os.PathLike,  # a YAML file of at most 1 MB, in UTF-8
+) -> Config:
+    """Read and check a config file. Nothing in it is executed; whatever is wrong raises `ConfigError` with the place."""
+    return read_config(read_yaml(path))

@@ -20,8 +20,8 @@ import yaml
 from torch import nn
 
 from .builders import get_warmup_scheduler
-from .config import Config, make_model, make_optimizer, read_config
-from .core import ConfigError, check_keys, first_line, fit_value, seed_everything
+from .config import Config, make_model, make_optimizer, read_config, read_yaml
+from .core import ConfigError, check_keys, fit_value, seed_everything
 from .data import split
 from .loaders import TensorLoader
 from .stages import load_data
@@ -122,19 +122,7 @@ def load_search(
     path: str | os.PathLike,  # a YAML file of at most 1 MB
 ) -> SearchConfig:
     """Read and check a config with a section `search`; whatever is wrong raises `ConfigError` with the place."""
-    try:
-        content = Path(path).read_bytes()
-        if len(content) > 2**20:
-            raise ConfigError("expected at most 1 MB, got more.", place=str(path))
-        text = content.decode("utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError("aliases (*) are not accepted: write the values out.", place=str(path))
-        document = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}.", place=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"is not YAML in UTF-8: {first_line(error)}.", place=str(path)) from error
-    return SearchConfig(document)
+    return SearchConfig(read_yaml(path))
 
 # %% ../nbs/library/config_search.ipynb #23d00007
 def search_by_config(
