@@ -483,7 +483,8 @@ def test_the_command_searches_with_two_processes_and_goes_on(tmp_path):
     ("trials: 8", "trials: 0", "search.trials"), ("trials: 8", "trial: 8", "Did you mean 'trials'"),
     ("[1.0e-4, 1.0]", "3", r"\[low, high\]"), ("[[8], [16, 16]]", "[[0]]", "model.widths"),
     ("trials: 8", "trials: 8\n  monitor: loss", "search.monitor"), ("search:", "serach:", "search"),
-    ("trials: 8", "trials: 8\n  validation: 1.5", "search.validation"), ("trials: 8", "trials: [", "YAML"),
+    ("trials: 8", "trials: 8\n  validation: 1.5", "search.validation"), ("trials: 8", "trials: [", "line [0-9]+"),
+    ("trials: 8", "trials: 8\n  trials: 9", "duplicate key"),
     ("mlp", "mlq", "Did you mean 'mlp'"),
     ("[0.0, 0.95]", "[0.0, 1.5]", "momentum")])
 def test_a_config_that_cannot_be_searched_is_refused_before_training(old, new, word, tmp_path):
