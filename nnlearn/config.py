@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Rate', 'Epochs', 'Seed', 'Section', 'Open', 'Data', 'Model', 'Optimizer', 'Pruning', 'Distillation', 'Quantization',
-           'Export', 'Training', 'Config', 'read_config', 'make_model', 'make_optimizer', 'read_yaml', 'load_config']
+           'Export', 'Training', 'Config', 'read_config', 'check_used', 'make_model', 'make_optimizer', 'read_yaml',
+           'load_config']
 
 # %% ../nbs/library/config.ipynb #5e220002
 import contextlib
@@ -157,14 +158,15 @@ def _check_together(config: Config) -> None:
         raise ConfigError("expected a student: give training.distillation.student (name, widths), or enable training.pruning, "
                           "and the pruned net is the student.",
                           place="training.distillation.student")
-    _check_used(config)
     if quantization and quantization.format == "float16" and quantization.type == "during_training":
         raise ConfigError("float16 is fine enough that there is nothing to train for: use post_training.",
                           place="training.quantization.type")
 
 
-def _check_used(config: Config) -> None:
-    "Keys that were written and would do nothing."
+def check_used(
+    config: Config,  # for a torch model; with Keras, pruning always follows a schedule
+) -> None:
+    """Raise `ConfigError` for a key that was written and would do nothing."""
     training = config.training
     idle: list[tuple[str, Section | None, tuple[str, ...], bool, str]] = []
     if (p := training.pruning) and p.enabled:

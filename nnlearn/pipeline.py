@@ -19,7 +19,7 @@ from .batches import batches_in, split_batch
 from .builders import get_warmup_scheduler
 from .config import Config as Config
 from .config import Model as Model
-from .config import load_config, make_optimizer, read_config
+from .config import check_used, load_config, make_optimizer, read_config
 from .config import make_model as make_model
 from .core import ConfigError, checked, seed_everything
 from .distillation import DistillationLoss, distill
@@ -76,6 +76,7 @@ class ModelOptimizer:
         section = self._section("pruning")
         if is_keras(model):
             return prune_keras(self.config, model, train_loader)
+        check_used(self.config)
         model = copy.deepcopy(model)
         if section.epochs and train_loader is None:
             raise ConfigError(
@@ -132,6 +133,7 @@ class ModelOptimizer:
         if is_keras(model):
             return quantize_keras(
                 self.config, model, representative_dataset, train_loader, path)
+        check_used(self.config)
         rows = first_rows(representative_dataset, section.calibration_rows)
         if section.type == "during_training":
             if train_loader is None:

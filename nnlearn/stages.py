@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from .batches import batches_in, split_batch
-from .config import Config, Model, Pruning, Quantization, make_model
+from .config import Config, Model, Pruning, Quantization, check_used, make_model
 from .core import ConfigError, seed_everything
 from .datasets import DATASETS, Split
 from .loaders import TensorLoader
@@ -194,6 +194,7 @@ def run_stages(
     folder: RunFolder,  # where the files go
 ) -> Report:
     """All stages of a config, on one thread, then report.csv and report.html."""
+    check_used(optimizer.config)
     with _one_thread():
         data = load_data(optimizer.config)
         maker = StageMaker(optimizer, folder, data)

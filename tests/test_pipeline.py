@@ -302,11 +302,14 @@ def test_qat_gives_an_onnx_file_too(tmp_path):
     ({"quantization": {"format": "float16", "calibration_rows": 9}}, "quantization.calibration_rows"),
     ({"quantization": {"type": "during_training", "calibration_rows": 9}}, "quantization.calibration_rows"),
     ({"quantization": {"type": "during_training", "optimize_for_inference": True}}, "quantization.optimize_for_inference")])
-def test_keys_that_would_do_nothing_are_refused(section, key):
-    with pytest.raises(ConfigError, match=f"^training.{key}: has no effect without"):
-        p.read_config({"training": section})
-    name = key.partition(".")[0]
-    p.read_config({"training": {name: section[name] | {"enabled": False}}})  # a section that is switched off may hold anything
+def test_keys_that_would_do_nothing_are_refused(section, key, tmp_path):
+    optimizer, name = p.ModelOptimizer({"training": section}, 0), key.partition(".")[0]
+    step = optimizer.apply_pruning if name == "pruning" else optimizer.apply_quantization
+    for call in (lambda: optimizer.run(tmp_path / "run"), lambda: step(small_cnn((4, 8)), [])):
+        with pytest.raises(ConfigError, match=f"^training.{key}: has no effect without"):
+            call()
+    switched_off = {"training": {name: section[name] | {"enabled": False}}}  # may hold anything
+    config.check_used(p.read_config(switched_off))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "polynomial"])
