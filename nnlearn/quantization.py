@@ -21,7 +21,7 @@ from .core import ConfigError, checked, first_line, optional, silence
 from .export import export_onnx, fold_batch_norm
 from .integers import Bits, affine_params, dequantize, quantize
 from .models import as_inputs, copy_module, run_example
-from .onnx_files import prepare_file, share_weights
+from .onnx_files import INT8_OPERATORS, prepare_file, share_weights
 from .programs import (
     QuantizedModel, calibration_batches, drop_unused, exported_program, int8_kernels,
     legacy_eager, load_quantized, onnx_of_program, same_in_eval_mode, torchao, torchao_errors,
@@ -47,7 +47,7 @@ def quantize_model(
     backend: Literal["torch", "onnxruntime"] = "torch",
     path: str | os.PathLike | None = None,  # the file to write; None: a temporary one
     freeze: bool = True,  # torch: integer kernels; without, floats imitate the integers
-    op_types: Sequence[str] = ("Conv", "MatMul", "Gemm"),  # onnxruntime: what gets integers
+    op_types: Sequence[str] | None = None,  # onnxruntime: operators; None: `INT8_OPERATORS`
 ) -> Any:  # a `QuantizedModel` or an `OnnxModel`: called like the model, with a `path`
     """Quantize a trained model: weights, and activations where the method does it, to 8 bits.
 
@@ -55,8 +55,8 @@ def quantize_model(
     that look like what the model will see; "dynamic" (in torch) and "weight_only" handle
     linear layers. Raises `ConfigError` for data that are empty, not finite or of another
     shape, and a model that cannot become a graph or has nothing to quantize. With ONNX
-    Runtime only convolutions and products become integers, by default: an input before a
-    batch norm may have columns of very different sizes, which one scale cannot hold. Sources:
+    Runtime norms and factors stay floats, by default: their input may have columns of very
+    different sizes, which one scale cannot hold. Sources:
     torchao (quantize_ and PT2E with the x86 quantizer), ONNX Runtime's quantization tools.
     """
     if method not in METHODS[backend]:
@@ -85,7 +85,7 @@ def quantize_model(
 # %% ../nbs/20_quantization.ipynb #fff4271c
 def _quantize_onnx(
     model: nn.Module, method: str, batches: Sequence[tuple], inputs: tuple,
-    path: str | os.PathLike | None, op_types: Sequence[str]) -> OnnxModel:
+    path: str | os.PathLike | None, op_types: Sequence[str] | None) -> OnnxModel:
     "Export, pre-process, quantize; without a path the result keeps a temporary folder."
     onnx, kept = optional("onnx", "export"), tempfile.TemporaryDirectory()
     target = Path(kept.name, "model.onnx") if path is None else Path(path)
@@ -97,6 +97,11 @@ def _quantize_onnx(
             export_onnx(model, inputs, source)
             _quantize_file(source, made, method, batches, op_types)
         content = share_weights(onnx.load(made))
+        kinds = " ".join(node.op_type for node in content.graph.node)
+        if method != "float16" and "Quantize" not in kinds and "Integer" not in kinds:
+            raise ConfigError(
+                "there is nothing to quantize: the file has none of the operators.",
+                place="quantize_model.op_types", accepted=sorted(set(kinds.split())))
         del content.graph.value_info[:]  # the shapes in between, which no runtime needs
         onnx.save(content, str(file))
         run_example(OnnxModel(file), inputs, "quantize_model")
@@ -107,10 +112,11 @@ def _quantize_onnx(
 
 def _quantize_file(
     source: str, made: str, method: str, batches: Sequence[tuple],
-    op_types: Sequence[str]) -> None:
+    op_types: Sequence[str] | None) -> None:
     "QDQ (nodes that quantize and dequantize) for static, integers at run time for dynamic."
     tools, ready = optional("onnxruntime.quantization", "export"), source + ".ready"
-    kinds = list(op_types)
+    kinds = None if method == "dynamic" else list(INT8_OPERATORS)
+    kinds = kinds if op_types is None else list(op_types)
     names = [entry.name for entry in OnnxModel(source).inputs]
     arrays = [[x.detach().cpu().numpy() for x in batch] for batch in batches]
     feeds = iter([dict(zip(names, batch, strict=True)) for batch in arrays])

@@ -289,9 +289,40 @@ def test_columns_of_very_different_sizes():
     net = made(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
     for _ in range(60):
         net(x)
-    for kinds, good in ((("Conv", "MatMul", "Gemm"), True), (("Conv", "MatMul", "Gemm", "BatchNormalization", "Mul", "Add"), None)):
-        model = quantize_model(net, "static", x, backend="onnxruntime", op_types=kinds)
-        assert good is None or off(model(x), net.eval()(x)) < 0.05
+    model = quantize_model(net, "static", x, backend="onnxruntime")
+    assert off(model(x), net.eval()(x)) < 0.05 and int8_kernels(model, x)
+    with pytest.raises(ConfigError):
+        quantize_model(net, "static", x, backend="onnxruntime", op_types=["NoSuchOperator"])
+
+
+def test_integers_stay_integers_between_convolutions():
+    "Pooling and shortcuts in floats would cost more than the integers save."
+    class Shortcut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.f = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8 * 16, 5)
+
+        def forward(self, x):
+            x = F.max_pool2d(torch.relu(self.a(x)), 2)
+            return self.f(F.max_pool2d(torch.relu(x + self.b(x)), 2).flatten(1))
+
+    net, x = made(Shortcut).eval(), made(lambda: torch.randn(64, 1, 16, 16))
+    kernels = quantize_model(net, "static", x, backend="onnxruntime").kernels(x)
+    assert {"QLinearConv", "QLinearAdd", "QGemm"} <= set(kernels) and not {"Conv", "MaxPool", "Add", "Gemm"} & set(kernels)
+
+
+def test_dynamic_quantization_takes_recurrent_layers():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r, self.f = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.f(self.r(x)[0][:, -1])
+
+    net, x = made(Recurrent).eval(), made(lambda: torch.randn(16, 5, 8))
+    model = quantize_model(net, "dynamic", example=x, backend="onnxruntime")
+    assert off(model(x), net(x)) < 0.1 and "DynamicQuantizeLSTM" in model.kernels(x)
 
 
 class Attention(nn.Module):
