@@ -2112,6 +2112,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'nnlearn.stages.StopWhenInterrupted.fit_end': ( 'library/stages.html#stopwheninterrupted.fit_end',
                                                                                 'nnlearn/stages.py'),
                                 'nnlearn.stages._accuracy': ('library/stages.html#_accuracy', 'nnlearn/stages.py'),
+                                'nnlearn.stages._as_default': ('library/stages.html#_as_default', 'nnlearn/stages.py'),
                                 'nnlearn.stages._check_fits': ('library/stages.html#_check_fits', 'nnlearn/stages.py'),
                                 'nnlearn.stages._ending': ('library/stages.html#_ending', 'nnlearn/stages.py'),
                                 'nnlearn.stages._one_thread': ('library/stages.html#_one_thread', 'nnlearn/stages.py'),

@@ -217,9 +217,9 @@ def rehearse(
         sparsity_schedule(pruning, TensorLoader(data.train_x, data.train_y, batch_size=size))
     short = training.model_copy(update={
         "epochs": 1, "lr_schedule": None,
-        "pruning": pruning and pruning.model_copy(update={"epochs": 0, "during_training": False}),
-        "distillation": distillation and distillation.model_copy(update={"epochs": 1}),
-        "quantization": quantization and quantization.model_copy(update={"epochs": 1})})
+        "pruning": pruning and _as_default(pruning, epochs=0, during_training=False),
+        "distillation": distillation and _as_default(distillation, epochs=1),
+        "quantization": quantization and _as_default(quantization, epochs=1)})
     rows = Split(data.train_x[:2], data.train_y[:2], data.test_x[:2], data.test_y[:2])
     with tempfile.TemporaryDirectory() as folder:
         trial = type(optimizer)(config.model_copy(update={"training": short}), verbose=0)
@@ -232,6 +232,11 @@ def rehearse(
                   "machine": {"processor": torch.backends.cpu.get_cpu_capability(), "system": platform.platform(),
                               "cores": os.cpu_count(), "threads": torch.get_num_threads()}}
     path.write_text(json.dumps(provenance, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _as_default(section: Any, **values: Any) -> Any:
+    "A section with other values, none of which counts as written by somebody."
+    return type(section).model_construct(_fields_set=set(), **{**dict(section), **values})
 
 
 _MADE_WITH = ("torch", "torchao", "torch-pruning", "onnx", "onnxruntime")
