@@ -358,8 +358,16 @@ LONG = TINY | {"training": {"epochs": 40, "pruning": {"type": "magnitude", "epoc
                             "quantization": {"type": "during_training", "epochs": 40}}}
 
 
+@pytest.fixture
+def hears_interrupts():
+    "Where tests run in the background, SIGINT is ignored."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("stage", ["original", "pruned", "distilled", "int8"])
-def test_an_interrupted_stage_is_not_taken_for_a_finished_one(stage, tmp_path):
+def test_an_interrupted_stage_is_not_taken_for_a_finished_one(stage, tmp_path, hears_interrupts):
     "A real SIGINT while a stage trains: nothing of it stays, and nothing comes after it."
     news = []
 
