@@ -58,13 +58,12 @@ class PartLoader:
 
     def __init__(self, loader: Any, in_turn: bool):
         self.loader, self.in_turn = loader, in_turn
-        self.counted: list[bool] = []
+        self.counts = True  # whether the batch that it gave last counts
 
     def __len__(self) -> int:
         return math.ceil(len(self.loader) / world_size()) if self.in_turn else len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        self.counted = []
         return _Parts(self, iter(self.loader))
 
     def __getattr__(self, name: str) -> Any:
@@ -86,14 +85,13 @@ class _Parts:
         own, world = rank(), world_size()
         if not self.parts.in_turn:
             batch = next(self.batches)
-            counts = _rows(batch) > own
-            self.parts.counted.append(counts)
-            return _take(batch, slice(own, None, world) if counts else slice(0, 1))
+            self.parts.counts = _rows(batch) > own
+            return _take(batch, slice(own, None, world) if self.parts.counts else slice(0, 1))
         taken = [batch for _, batch in zip(range(world), self.batches, strict=False)]
         if not taken:
             raise StopIteration
         self.first = taken[0] if self.first is None else self.first
-        self.parts.counted.append(len(taken) > own)
+        self.parts.counts = len(taken) > own
         return taken[own] if len(taken) > own else self.first
 
     def __getattr__(self, name: str) -> Any:
@@ -131,10 +129,10 @@ class OwnLoader:
 
     def __init__(self, loader: Any):
         self.loader = loader
-        self.counted: list[bool] = []
+        self.counts = True  # whether the batch that it gave last counts
 
     def __iter__(self) -> Iterator[Any]:
-        batches, batch, self.counted = iter(self.loader), None, []
+        batches, batch = iter(self.loader), None
         while True:
             new = next(batches, None)
             if not any_of(new is not None):
@@ -142,7 +140,7 @@ class OwnLoader:
             batch = batch if new is None else new
             if any_of(batch is None):
                 raise ConfigError("a process has no batch at all; give each process some data.", place="train_loader")
-            self.counted.append(new is not None)
+            self.counts = new is not None
             yield batch
 
     def __getattr__(self, name: str) -> Any:
@@ -208,10 +206,10 @@ def counts(
     position: int,  # of the batch that it gave last, from 1
 ) -> bool:
     """Whether a batch counts, or only keeps its process in step."""
-    found = getattr(loader, "counted", None)
-    if found is None:
-        found = getattr(getattr(loader, "batch_sampler", None), "counted", None)
-    return True if found is None else found[position - 1]
+    if isinstance(loader, (PartLoader, OwnLoader)):
+        return loader.counts
+    sampler = getattr(loader, "batch_sampler", None)  # which may be some batches ahead
+    return sampler.counted[position - 1] if isinstance(sampler, PartSampler) else True
 
 # %% ../nbs/library/parallel.ipynb #a25c0012
 class Team:

@@ -9,7 +9,9 @@ __all__ = ['LostProcess', 'world_size', 'rank', 'is_main', 'join_group', 'local_
 # %% ../nbs/library/ranks.ipynb #a25a0002
 import atexit
 import contextlib
+import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -51,9 +53,24 @@ def join_group(
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank() % torch.cuda.device_count())
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **_meeting_place(timedelta(seconds=timeout)))
         atexit.register(_leave_group)
     return True
+
+
+def _meeting_place(timeout: timedelta) -> dict[str, Any]:
+    "Where processes that `torchrun` has started again find one another, and not the addresses of those that died."
+    variables = os.environ
+    if variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    if variables.get("LOCAL_WORLD_SIZE") == variables["WORLD_SIZE"]:  # one torchrun, whose count of restarts all its processes know
+        store, own, processes = next(dist.rendezvous("env://", timeout=timeout))
+        return {"store": dist.PrefixStore(f"restart {variables.get('TORCHELASTIC_RESTART_COUNT', 0)}", store),
+                "rank": own, "world_size": processes}
+    if variables.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and is_main():
+        warnings.warn("torchrun on several machines restarts dead processes only with the environment variable "
+                      "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1; set it for every torchrun.", stacklevel=4)
+    return {}
 
 
 def local_rank() -> int:
@@ -104,8 +121,8 @@ def gather(value: Any) -> list[Any]:
         return [value]
     found: list[Any] = [None] * world_size()
     with together():
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(found, _packed(value))
+    return [_unpacked(one) for one in found]
 
 
 def from_main(make: Callable[[], Any]) -> Any:
@@ -119,10 +136,23 @@ def from_main(make: Callable[[], Any]) -> Any:
         except Exception as error:
             said[1] = error
     with together():
-        dist.broadcast_object_list(said, src=0)
-    if said[1] is not None:
-        raise said[1]
-    return said[0]
+        message = [_packed(said) if is_main() else None]
+        dist.broadcast_object_list(message, src=0)
+    made, error = said if is_main() else _unpacked(message[0])
+    if error is not None:
+        raise error
+    return made
+
+
+def _packed(value: Any) -> bytes:
+    "A value as bytes; torch.save knows types of tensors that torch's own messages do not."
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def _unpacked(packed: Any) -> Any:
+    return torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)
 
 
 def share_tensors(tensors: Iterable[torch.Tensor]) -> None:
