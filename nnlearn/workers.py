@@ -75,7 +75,7 @@ class WorkerError(RuntimeError):
 class Workers:
     """Processes that run one function together; a context manager that leaves none of them behind."""
 
-    grace = 5.0  # seconds that the others get to end by themselves
+    grace = 2.0  # seconds that the others get to end by themselves
 
     def __init__(self, function: Callable, args: Sequence[Any], processes: int, timeout: float):
         self.directory = tempfile.TemporaryDirectory(prefix="nnlearn-", ignore_cleanup_errors=True)
