@@ -65,7 +65,8 @@ def save_sharded(
         raise ConfigError(f"{folder} is there already; choose another folder.",
                           place="save_sharded.folder")
     model, optimizer = get_state_dict(bare(trainer.model), trainer.optimizer)
-    rest = {k: v for k, v in trainer.state_dict().items() if k not in ("model", "optimizer")}
+    state = trainer.state_dict()
+    rest = {key: state[key] for key in state if key not in ("model", "optimizer")}
     unfinished = folder.with_name(f".{folder.name}.tmp")
     parts.save({"model": model, "optimizer": optimizer}, checkpoint_id=unfinished)
     from_main(lambda: write_checkpoint(rest, unfinished / "trainer.pt"))
@@ -75,7 +76,7 @@ def save_sharded(
 def load_sharded(
     trainer: Any,  # made as the one that was saved; every process calls this
     folder: str | Path,  # from `save_sharded`
-    exact: bool = True,  # refuse a state of other settings, or of another number of processes
+    exact: bool = True,  # refuse a state of other settings or numbers of processes
 ) -> None:
     """Take over what `save_sharded` wrote; `fit(resume=True)` goes on from there."""
     from torch.distributed import checkpoint as parts
