@@ -843,8 +843,8 @@ class Trainer:
         rate, batch = float(self.optimizer.param_groups[0]["lr"]), self.batches.position if self.batches else 0
         late = ", or in the one before," if self.device.type == "cuda" else ""
         why = why_not_finite(self.model, self.traits, self.inputs, self.targets)
-        saved = f" The last good checkpoint is in {self.checkpointer.folder.folder}." \
-            if self.checkpointer is not None and self.checkpointer.folder.paths() else ""
+        folder = None if self.checkpointer is None else getattr(self.checkpointer.folder, "inside", self.checkpointer.folder)
+        saved = f" The last good checkpoint is in {folder.folder}." if folder is not None and folder.paths() else ""
         return NonFiniteLoss(f"the loss or a weight is not finite in batch {batch} of epoch {self.epoch}{late} after {self.step} steps "
                              f"(learning rate {rate:.3g}, gradient norm {norm:.3g}). {why} If the data is right: "
                              f"{'; '.join(REMEDIES['not finite'][1:])}.{saved}",
