@@ -2467,4 +2467,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'nnlearn.workers.Workers._start': ('library/workers.html#workers._start', 'nnlearn/workers.py'),
                                  'nnlearn.workers.Workers.wait': ('library/workers.html#workers.wait', 'nnlearn/workers.py'),
                                  'nnlearn.workers._end_with_parent': ('library/workers.html#_end_with_parent', 'nnlearn/workers.py'),
+                                 'nnlearn.workers._leave': ('library/workers.html#_leave', 'nnlearn/workers.py'),
                                  'nnlearn.workers.work': ('library/workers.html#work', 'nnlearn/workers.py')}}}

@@ -491,6 +491,8 @@ class Meter:
             if self.metrics:
                 self.kept.append([outputs, targets])
         self.terms = [tuple(term) for term in state.get("terms", [])]
+        if self.together and not self.terms and float(self.count):  # the state of a single process
+            self.terms = [(float(self.total), float(self.count))]
         self.room = state["room"]
         for name, metric in self.metrics.items():
             metric.load_state_dict(state["metrics"][name], device)

@@ -32,8 +32,8 @@ def work(
     rank: int,  # of this process
     processes: int,  # how many there are
     timeout: float,  # seconds after which a process that waits for another gives up
-) -> int:  # the status of this process
-    """Run the function in a folder as one of several processes, and leave there what it returns or raises."""
+) -> None:
+    """Run the function in a folder as one of several processes, and leave there what it returns or raises; the process ends here."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     path = Path(folder)
     try:
@@ -44,16 +44,21 @@ def work(
                                 timeout=timedelta(seconds=timeout))
         result = cloudpickle.dumps(function(*args))
         (path / f"result-{rank}.pkl").write_bytes(result)
-        dist.barrier()  # a process that is done closes its connections, which others may still need
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):
+            dist.barrier()  # a process that is done closes its connections, which others may still need
     except BaseException as error:
         text = "".join(traceback.format_exception(error))
         said = {"time": time.time(), "lost": isinstance(error, LostProcess) or "gloo" in str(error), "text": text,
                 "kind": type(error).__name__, "message": str(error)}
         (path / f"error-{rank}.pkl").write_bytes(pickle.dumps(said))
-        sys.stdout.flush()
-        os._exit(1)  # at once, so that the others are not kept waiting
-    return 0
+        _leave(1)  # at once, so that the others are not kept waiting
+    _leave(0)  # threads of the back end may not like to be taken down one by one
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _end_with_parent() -> None:
@@ -94,7 +99,7 @@ class Workers:
                      "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
                      "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         with open(self.folder / f"output-{rank}.txt", "wb") as output:
-            program = f"import sys; from nnlearn.workers import work; sys.exit(work({str(self.folder)!r}, {rank}, {processes}, {timeout}))"
+            program = f"from nnlearn.workers import work; work({str(self.folder)!r}, {rank}, {processes}, {timeout})"
             return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
                                     env=variables, start_new_session=True)
 
@@ -140,25 +145,25 @@ class Workers:
 
     def _failure(self) -> WorkerError:
         "The error of the process that is the cause."
-        first = [process.poll() for process in self.processes]
-        end = time.monotonic() + self.grace
+        end = time.monotonic() + self.grace  # one that was killed loses its connections a little before it has ended
         while time.monotonic() < end and any(process.poll() is None for process in self.processes):
             time.sleep(0.02)
+        codes = [process.poll() for process in self.processes]
         self._end_all()
         self._show()
         said = {rank: pickle.loads(self._path("error", rank).read_bytes())
                 for rank in range(len(self.processes)) if self._path("error", rank).exists()}
-        silent = [rank for rank, code in enumerate(first) if code and rank not in said]
+        silent = [rank for rank, code in enumerate(codes) if code and rank not in said]
         own = sorted((e["time"], rank) for rank, e in said.items() if not e["lost"])
         if silent:
-            rank, code = silent[0], int(first[silent[0]] or 0)
+            rank, code = silent[0], int(codes[silent[0]] or 0)
             how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
             last = self._path("output", rank).read_text(errors="replace").strip()[-800:]
-            return WorkerError(f"process {rank} of {len(first)} {how}; the others were ended."
+            return WorkerError(f"process {rank} of {len(codes)} {how}; the others were ended."
                                + (f" It printed last:\n{last}" if last else ""), rank, code)
         rank = own[0][1] if own else min(said, key=lambda r: said[r]["time"])
         error = said[rank]
-        return WorkerError(f"process {rank} of {len(first)} raised {error['kind']}: {error['message']}; the others were ended.\n"
+        return WorkerError(f"process {rank} of {len(codes)} raised {error['kind']}: {error['message']}; the others were ended.\n"
                            f"\n{error['text']}", rank, 1)
 
     def _end_all(self) -> None:

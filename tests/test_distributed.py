@@ -247,7 +247,7 @@ def decide(folder, what):
     model = net(torch.float32, dropout=0.3)
     callbacks = {"nan": Poison(), "interrupt": At(5, lambda t: os.kill(os.getpid(), signal.SIGINT)),
                  "stop": At(3, lambda t: setattr(t, "should_stop", True)), "early": EarlyStopping(patience=1, min_delta=10.0),
-                 "nothing": Callback()}[what.split()[0]]
+                 "nothing": At(0, print)}[what.split()[0]]
     trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.AdamW(model.parameters(), lr=0.01), device="cpu", metrics="accuracy",
                       checkpoint_dir=folder, checkpoint_every=3, callbacks=callbacks)
     x, y = rows(torch.float32)
@@ -273,8 +273,7 @@ def test_all_stop_at_the_same_step_and_go_on_with_the_same_bits(tmp_path):
     assert first["interrupt"][1] == second["interrupt"][1] == 6 and first["interrupt"][2] == 0
     for one in (first, second):
         assert torch.equal(one["resumed"][0], one["at once"][0]) and one["resumed"][1:] == one["at once"][1:]
-    files = sorted(path.name for path in (tmp_path / "once").iterdir())
-    assert files == ["best.pt", "step-00000033.pt", "step-00000036.pt"] or len(files) <= 3
+    assert sorted(path.name for path in (tmp_path / "once").iterdir()) == ["best.pt", "step-00000033.pt", "step-00000036.pt"]
 
 
 def two_checkpoints(folder, resume=False, epochs=2):
@@ -282,8 +281,8 @@ def two_checkpoints(folder, resume=False, epochs=2):
     model = net()
     trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), device="cpu",
                       metrics={"accuracy": "accuracy", "wrong": share_wrong}, checkpoint_dir=folder, checkpoint_every=4,
-                      callbacks=At(13, lambda t: os.kill(os.getpid(), signal.SIGINT), who=0) if resume is False and epochs == 3 else ())
-    trainer.fit(loader("torch"), loader("list"), epochs=epochs, verbose=0, resume=resume)
+                      callbacks=At(0 if resume else 13, lambda t: os.kill(os.getpid(), signal.SIGINT), who=0))
+    trainer.fit(loader(), loader("list"), epochs=epochs, verbose=0, resume=resume)
     return weights_of(model), [dict(row, seconds=0) for row in trainer.history.rows]
 
 
@@ -366,7 +365,7 @@ def refusals():
         except ConfigError as error:
             found[name] = str(error)
     sparse = nn.Embedding(4, 3, sparse=True)
-    for name, model, criterion in (("parts", net(), CompositeLoss([nn.CrossEntropyLoss(), nn.CrossEntropyLoss(ignore_index=1)])),
+    for name, model, criterion in (("parts", net(), CompositeLoss({"cross_entropy": {}, "huber": {}})),
                                    ("sparse", sparse, nn.CrossEntropyLoss())):
         try:
             Trainer(model, criterion, torch.optim.SGD(model.parameters(), lr=0.1), device="cpu")
@@ -412,7 +411,6 @@ def dropout_masks():
 def test_dropout_differs_between_processes():
     first, second = launch(dropout_masks, 2)
     assert (first != second).double().mean() > 0.3
-    assert torch.equal(first[:1], first[:1])
 
 
 # ---- torchrun
