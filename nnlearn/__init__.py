@@ -23,6 +23,7 @@ _WHERE = {
     "max_norm_": "regularization", "proximal_l1_": "regularization",
     "DeepSupervisionLoss": "supervision", "deep_supervision_schedule_builder": "builders",
     "LayerStatistics": "layer_statistics", "diagnose": "diagnosis", "profile_step": "step_profile",
+    "all_reduce_gradients": "distributed", "is_main": "distributed", "launch": "distributed",
     "checkpoint_layers": "memory", "measure_memory": "memory", "memory_bill": "memory",
     "Standardizer": "data", "split": "data", "tabular": "tables",
     "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",

@@ -321,7 +321,7 @@ class PassMetric:
 
     def join(self, states: Sequence[Mapping[str, Any]], device: Any = "cpu") -> None:
         """Go on from what several processes have seen: their `state_dict`s, in the order of their ranks."""
-        sample = next((state["sample"] for state in states if state["sample"]), [])
+        sample: list[torch.Tensor] = next((state["sample"] for state in states if state["sample"]), [])
         if sample:
             self.make(*to_device(sample, device))
         inside = dict(self.metric.named_modules()) if self.metric is not None else {}

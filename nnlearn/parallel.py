@@ -102,7 +102,7 @@ class _Parts:
 
 def _rows(batch: Any) -> int:
     "How many rows a batch has."
-    first = next((t for t in tensors_in(batch) if t.ndim), None)
+    first: Any = next((t for t in tensors_in(batch) if t.ndim), None)
     if first is None:
         first = next((t for t in (batch.values() if isinstance(batch, Mapping) else batch) if isinstance(t, np.ndarray)), None)
     if first is None:
@@ -241,8 +241,8 @@ class Team:
             set_random_states(state["batches"]["now"]["random"])
         if self.rank:
             seed_everything((int(torch.randint(2**31, ())) + self.rank) % 2**32)
-        for name in ("batches", "val_batches") if state is not None else ():
-            if state[name] is not None:
+        for name in ("batches", "val_batches"):
+            if state is not None and state[name] is not None:
                 state[name] = {**state[name], "now": {**state[name]["now"], "random": random_states()}}
 
     def meet(self, part: Any, is_bad: bool, pressed: bool) -> tuple[bool, bool]:

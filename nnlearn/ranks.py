@@ -138,9 +138,9 @@ def from_main(make: Callable[[], Any]) -> Any:
     with together():
         message = [_packed(said) if is_main() else None]
         dist.broadcast_object_list(message, src=0)
-    made, error = said if is_main() else _unpacked(message[0])
-    if error is not None:
-        raise error
+    made, failure = said if is_main() else _unpacked(message[0])
+    if failure is not None:
+        raise failure
     return made
 
 

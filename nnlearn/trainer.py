@@ -194,8 +194,11 @@ class Stepper:
             self.unit = whole if self.unit is None else self.unit
             loss = loss * ((whole if self.team is None else self.team.part) / self.unit)
             self.weight = self.weight + whole / self.unit
-        if self.team is not None and (loss := self.team.prepare(loss, outputs)) is None:
-            return  # the other processes have the rows of this batch
+        if self.team is not None:
+            prepared = self.team.prepare(loss, outputs)
+            if prepared is None:
+                return  # the other processes have the rows of this batch
+            loss = prepared
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def _forget_gradients(self) -> None:
@@ -212,7 +215,7 @@ class Stepper:
         self.waiting = 0
         if self.team is not None:
             self.team.reduce(list(self.trained()))
-        if self.weighs and not self.parameters():
+        if (self.accumulate > 1 or self.team is not None) and not self.parameters():
             return False
         if self.scaler is not None and self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -501,7 +504,7 @@ class Trainer:
         if team.is_sharded and self.scaler.is_enabled():
             raise ConfigError("loss scaling does not work for a sharded model; use amp_dtype=torch.bfloat16.", place="amp_dtype")
         if self.checkpointer is not None:
-            self.checkpointer.folder = SharedFolder(self.checkpointer.folder)
+            self.checkpointer.folder = SharedFolder(self.checkpointer.folder)  # type: ignore[assignment]
         return team
 
     def __repr__(self) -> str:
@@ -832,7 +835,7 @@ class Trainer:
 
     def settle(self) -> None:
         """Before anything is saved or reported: raise `NonFiniteLoss` unless the last loss and the weights are finite."""
-        own = (p.to_local() if is_dtensor(p) else p for p in self.stepper.trained())  # type: ignore[operator]
+        own = (p.to_local() if is_dtensor(p) else p for p in self.stepper.trained())  # type: ignore[attr-defined]
         if any_of(not self.guard.settled() or not all(is_all_finite(p) for p in own)):
             raise self._not_finite()
 
@@ -974,7 +977,8 @@ class Trainer:
     def _choices(self) -> dict[str, Any]:
         "What changes the rest of a run without making a state unreadable."
         follows = getattr(self.optimizer, "follows", None)
-        return {"processes": 1 if self.team is None else self.team.size, "clip_norm": self.stepper.clip_norm, "clip_value": self.stepper.clip_value, "use_amp": self.use_amp,
+        return {"processes": 1 if self.team is None else self.team.size, "clip_norm": self.stepper.clip_norm,
+                "clip_value": self.stepper.clip_value, "use_amp": self.use_amp,
                 "amp_dtype": str(self.amp_dtype) if self.use_amp else None, "scheduler": self.rate.made_with,
                 "learning_rate": None if follows is None else re.sub(r" at 0x\w+", "", repr(follows))}
 
@@ -1025,7 +1029,7 @@ class Trainer:
         same = size == len(ranks or [None])
         if same and ranks is not None:
             state |= ranks[rank]
-        elif rank:  # there are no random numbers for this process, so it gets new ones
+        elif self.team is not None and rank:  # there are no random numbers for this process, so it gets new ones
             self.team.spread_random(state)
         if not approximate:
             check_replayable(self.batches.loader)

@@ -16,7 +16,16 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Te
 from nnlearn.checkpoints import CheckpointError, read_checkpoint
 from nnlearn.core import ConfigError, seed_everything
 from nnlearn.criteria import CompositeLoss
-from nnlearn.distributed import (WorkerError, all_reduce_gradients, is_main, launch, load_sharded, rank, save_sharded, world_size)
+from nnlearn.distributed import (
+    WorkerError,
+    all_reduce_gradients,
+    is_main,
+    launch,
+    load_sharded,
+    rank,
+    save_sharded,
+    world_size,
+)
 from nnlearn.loaders import TensorLoader
 from nnlearn.trainer import NonFiniteLoss, Trainer
 from nnlearn.training import Callback, EarlyStopping
@@ -70,7 +79,8 @@ def fit(kind="tensor", dtype=torch.float64, wrap=None, criterion=None, epochs=3,
             fully_shard(layer, mesh=init_device_mesh("cpu", (world_size(),)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     criterion = criterion or nn.CrossEntropyLoss()
-    trainer = Trainer(whole, criterion, optimizer, device="cpu", metrics={"accuracy": "accuracy", "f1": "f1", "wrong": share_wrong}, **options)
+    metrics = {"accuracy": "accuracy", "f1": "f1", "wrong": share_wrong}
+    trainer = Trainer(whole, criterion, optimizer, device="cpu", metrics=metrics, **options)
     x, y = rows(dtype)
     validation = DataLoader(TensorDataset(x, y.clamp(min=0)), 16)
     trainer.fit(loader(kind, dtype, batch_size), validation, epochs=epochs, verbose=0)
@@ -255,7 +265,8 @@ def decide(folder, what):
         trainer.fit(loader("torch", torch.float32), TensorLoader(x, y, batch_size=30), epochs=4, verbose=0, resume="again" in what)
     except NonFiniteLoss as error:
         return str(error), trainer.step
-    return weights_of(model), trainer.step, len(trainer.history), dict(trainer.history.rows[-1], seconds=0) if trainer.history.rows else None
+    rows_of = [dict(row, seconds=0) for row in trainer.history.rows]
+    return weights_of(model), trainer.step, len(rows_of), rows_of
 
 
 def decide_all(folder):
@@ -288,7 +299,9 @@ def two_checkpoints(folder, resume=False, epochs=2):
 
 @pytest.mark.parametrize("first, then", [(2, 1), (1, 2), (2, 3)])
 def test_another_number_of_processes_reads_a_checkpoint_or_says_why_not(tmp_path, first, then):
-    run = (lambda n, *args: two_checkpoints(*args) if n == 1 else launch(two_checkpoints, n, *args)[0])
+    def run(n, *args):
+        return two_checkpoints(*args) if n == 1 else launch(two_checkpoints, n, *args)[0]
+
     run(first, tmp_path / "a", False, 3)  # interrupted in the middle of epoch 2
     with pytest.raises((CheckpointError, WorkerError), match=f"saved with processes {first}, and this trainer has {then}"):
         run(then, tmp_path / "a", True, 3)
@@ -377,7 +390,8 @@ def refusals():
 def test_what_several_processes_cannot_do_is_refused_in_words():
     for found in launch(refusals, 2):
         assert "train_loader: an IterableDataset cannot be divided among 2 processes" in found["stream"]
-        assert "cannot be divided among 2 processes; pass a DataLoader" in found["iterator"] and found["generator"].startswith("train_loader")
+        assert "cannot be divided among 2 processes; pass a DataLoader" in found["iterator"]
+        assert found["generator"].startswith("train_loader")
         assert "batch_size=None" in found["no batches"] and "is for 5 processes, and there are 2" in found["other world"]
         assert found["parts"].startswith("criterion") and found["sparse"].startswith("model") and "sparse=False" in found["sparse"]
 
@@ -446,7 +460,8 @@ trainer.fit(TensorLoader(x, y, batch_size=16, shuffle=True, seed=1), TensorLoade
 
 def torchrun(folder, restarts, **variables):
     (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}", "script.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               f"--max-restarts={restarts}", "script.py"]
     return subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **variables}, capture_output=True, text=True,
                           timeout=120)
 
@@ -462,15 +477,14 @@ def test_a_worker_that_is_killed_ends_the_run_soon_and_says_so(tmp_path):
     assert "LostProcess" in done.stderr or "SIGTERM" in done.stderr
 
 
-@pytest.mark.slow
 def test_kills_at_random_moments_leave_no_trace(tmp_path):
-    """As many as `KILLS` says, 20 unless told: no hang, no damaged file, the same bits."""
+    """As many as the variable KILLS says, one unless told: no hang, no damaged file, the same bits."""
     import random
     calm = tmp_path / "calm"
     calm.mkdir()
     assert torchrun(calm, 0, VICTIM="none", AFTER="0").returncode == 0
     own, draw = final_state(calm), random.Random(0)
-    for kill in range(int(os.environ.get("KILLS", "20"))):
+    for kill in range(int(os.environ.get("KILLS", "1"))):
         folder = tmp_path / str(kill)
         folder.mkdir()
         began = time.monotonic()
