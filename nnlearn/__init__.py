@@ -26,6 +26,7 @@ _WHERE = {
     "Choice": "trials", "IntUniform": "trials", "LogUniform": "trials", "Uniform": "trials", "SearchResults": "trials",
     "discriminative_groups": "tuning", "grid": "tuning", "overfit_check": "tuning", "random_search": "tuning", "search": "tuning",
     "sweep": "tuning",
+    "all_reduce_gradients": "distributed", "is_main": "distributed", "launch": "distributed",
     "checkpoint_layers": "memory", "measure_memory": "memory", "memory_bill": "memory",
     "Standardizer": "data", "split": "data", "tabular": "tables",
     "TensorLoader": "loaders", "dataloaders": "loaders", "METRICS": "metrics",

@@ -10,10 +10,11 @@ __all__ = ['METRICS', 'LossTraits', 'unwrapped', 'is_per_element', 'labels_that_
 import contextlib
 import functools
 import inspect
+import itertools
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from .core import ConfigError, Registry
 from .criteria import CompositeLoss, FunctionLoss
 from .losses import FocalLoss
 from .penalties import ParameterPenalty
+from .ranks import gather, world_size
 
 # %% ../nbs/library/metrics.ipynb #3e7c0005
 _PER_ELEMENT = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss,
@@ -280,6 +282,9 @@ class PassMetric:
 
     def compute(self) -> float:
         """The value over all that was seen; `ConfigError` unless it is one number."""
+        if world_size() > 1:  # torchmetrics would ask the other processes, who need not be here
+            for part in self.metric.modules() if self.metric is not None else ():
+                part._to_sync = False
         value = self.metric.compute() if self.metric is not None else self.spec(*self._whole())
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ConfigError(f"{self.spec!r} returns {value.numel()} values, and a column of the history holds one; pass "
@@ -313,6 +318,33 @@ class PassMetric:
             for key, value in own["values"].items():
                 setattr(inside[name], key, to_device(value, device))
             inside[name]._update_count, inside[name]._computed = own["updates"], None
+
+    def join(self, states: Sequence[Mapping[str, Any]], device: Any = "cpu") -> None:
+        """Go on from what several processes have seen: their `state_dict`s, in the order of their ranks."""
+        sample: list[torch.Tensor] = next((state["sample"] for state in states if state["sample"]), [])
+        if sample:
+            self.make(*to_device(sample, device))
+        inside = dict(self.metric.named_modules()) if self.metric is not None else {}
+        joined = {}
+        for name in next((state["states"] for state in states if state["states"]), {}):
+            own = [state["states"][name] for state in states if name in state["states"]]
+            joined[name] = {"updates": sum(state["updates"] for state in own),
+                            "values": {key: _joined([state["values"][key] for state in own], inside[name]._reductions[key])
+                                       for key in own[0]["values"]}}
+        self.load_state_dict({"sample": sample, "states": joined, "seen": _in_turn(state["seen"] for state in states)}, device)
+
+
+def _in_turn(lists: Iterator[Sequence[Any]]) -> list[Any]:
+    "The first of each list, the second of each, and so on: the order of a single process."
+    return [item for turn in itertools.zip_longest(*lists) for item in turn if item is not None]
+
+
+def _joined(values: Sequence[Any], reduction: Any) -> Any:
+    "One value of a metric's state from those of several processes, as torchmetrics joins them."
+    if isinstance(values[0], list):
+        return [tensor for value in values for tensor in value]
+    stacked = torch.stack(list(values))
+    return reduction(stacked) if callable(reduction) else stacked
 
 
 def _is_torchmetric(spec: Any) -> bool:
@@ -357,8 +389,9 @@ class Meter:
         self,
         specs: Mapping[str, Any],  # from `metric_specs`: names to names in `METRICS`, torchmetrics objects or functions
         traits: LossTraits,  # of the loss
+        together: bool = False,  # several processes go through one pass; all of them ask for the results
     ):
-        self.traits = traits
+        self.traits, self.together = traits, together
         self.metrics = {name: PassMetric(spec, traits) for name, spec in specs.items()}
         self.reset()
 
@@ -366,6 +399,7 @@ class Meter:
         """Begin a new pass."""
         self.total: Any = 0.0
         self.count: Any = 0.0
+        self.terms: list[tuple[float, float]] = []  # what was added to them, where several processes go through a pass
         self.kept: list[list[Any]] = []
         self.room = self.every
         for metric in self.metrics.values():
@@ -387,9 +421,22 @@ class Meter:
 
     def _add_loss(self, loss: Any, outputs: Any, targets: Any) -> None:
         if self.traits.kind == "sum":
-            self.total, self.count = self.total + loss, 1.0
-        elif not is_zero(count := self.traits.denominator(outputs, targets)):
-            self.total, self.count = self.total + loss * count, self.count + count
+            term, count = loss, 1.0
+            self.total, self.count = self.total + term, count
+        else:
+            count = self.traits.denominator(outputs, targets)
+            if is_zero(count):
+                return
+            term = loss * count
+            self.total, self.count = self.total + term, self.count + count
+        if self.together:
+            self.terms.append((float(term), float(count)))
+
+    def look(self, outputs: Any, targets: Any) -> None:
+        """Make the metrics for such outputs and targets, from a batch that does not count."""
+        for metric in self.metrics.values():
+            if metric.metric is None and isinstance(metric.spec, str):
+                metric.make(main_output(outputs).detach()[:1], main_output(targets)[:1])
 
     def flush(self) -> None:
         """Give the outputs and targets that wait to the metrics."""
@@ -402,8 +449,12 @@ class Meter:
                     metric.update(outputs, targets)
 
     def results(self) -> dict[str, float]:
-        """The loss and each metric."""
+        """The loss and each metric; where several processes go through a pass, of all of them together."""
         self.flush()
+        if self.together:
+            whole = Meter({name: metric.spec for name, metric in self.metrics.items()}, self.traits)
+            whole.join(gather(self.state_dict()))
+            return whole.results()
         found = {"loss": float(self.total) / float(self.count) if float(self.count) else math.nan}
         for name, metric in self.metrics.items():
             with _naming(name):
@@ -427,7 +478,7 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, the batches that wait and the metrics of a pass that is not over."""
-        return {"total": self.total, "count": self.count, "room": self.room, "kept": self.kept,
+        return {"total": self.total, "count": self.count, "terms": self.terms, "room": self.room, "kept": self.kept,
                 "metrics": {name: metric.state_dict() for name, metric in self.metrics.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any], device: Any = "cpu") -> None:
@@ -439,9 +490,26 @@ class Meter:
                 self._add_loss(loss[0], outputs, targets)
             if self.metrics:
                 self.kept.append([outputs, targets])
+        self.terms = [tuple(term) for term in state.get("terms", [])]
+        if self.together and not self.terms and float(self.count):  # the state of a single process
+            self.terms = [(float(self.total), float(self.count))]
         self.room = state["room"]
         for name, metric in self.metrics.items():
             metric.load_state_dict(state["metrics"][name], device)
+
+    def join(self, states: Sequence[Mapping[str, Any]], device: Any = "cpu") -> None:
+        """Go on from the `state_dict`s of several processes, in the order of their ranks."""
+        self.reset()
+        for state in states:  # each with its own batches that wait
+            part = Meter({name: metric.spec for name, metric in self.metrics.items()}, self.traits)
+            part.load_state_dict(state, device)
+            part.flush()
+            state["metrics"].update({name: metric.state_dict() for name, metric in part.metrics.items()})
+        self.terms = _in_turn(state["terms"] for state in states)
+        for loss, count in self.terms:
+            self.total, self.count = self.total + loss, 1.0 if self.traits.kind == "sum" else self.count + count
+        for name, metric in self.metrics.items():
+            metric.join([state["metrics"][name] for state in states], device)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,9 @@ from .checkpoints import (Batches, CheckpointError, Checkpointer, CheckpointWarn
 from .core import ConfigError, checked, eval_mode, find_device, optional, seed_everything
 from .explain import REMEDIES, explain_failure, why_not_finite, wrong_targets
 from .metrics import LossTraits, Meter, is_zero, metric_specs
+from .parallel import SharedFolder, Team, bare, counts, is_dtensor, share_loader
 from .precision import autocast_dtype
+from .ranks import any_of, from_main, gather, is_main, join_group
 
 # %% ../nbs/library/trainer.ipynb #7a100030
 class ProgressBar(Callback):
@@ -51,7 +53,7 @@ class ProgressBar(Callback):
         batches = batches_in(trainer.batches.loader)
         done = batches and batches * len(trainer.history) + trainer.batches.position
         self.bar = tqdm(total=batches and batches * trainer.last_epoch, initial=done or 0, unit=" batches",
-                        disable=sys.stderr is None)
+                        disable=sys.stderr is None or not is_main())
         self.seen = 0
 
     def batch_start(self, trainer: Any) -> None:
@@ -81,7 +83,7 @@ class EpochLines(Callback):
     """One printed line for each epoch (`verbose=2`), for logs and notebooks; a closed pipe does not end the training."""
 
     def fit_start(self, trainer: Any) -> None:
-        self.heard = True
+        self.heard = is_main()  # of several processes one prints
 
     def epoch_end(self, trainer: Any) -> None:
         row = trainer.history.rows[-1]
@@ -104,10 +106,11 @@ class TensorBoardLogger(Callback):
 
     def fit_start(self, trainer: Any) -> None:
         tensorboard = optional("torch.utils.tensorboard", install="pip install tensorboard")
-        self.writer = tensorboard.SummaryWriter(str(self.folder), purge_step=len(trainer.history) + 1)
+        if is_main():
+            self.writer = tensorboard.SummaryWriter(str(self.folder), purge_step=len(trainer.history) + 1)
 
     def epoch_end(self, trainer: Any) -> None:
-        for name, value in trainer.history.rows[-1].items():
+        for name, value in trainer.history.rows[-1].items() if self.writer is not None else ():
             self.writer.add_scalar(name, value, trainer.epoch)
 
     def fit_end(self, trainer: Any) -> None:
@@ -146,10 +149,11 @@ class Stepper:
         accumulate: int = 1,  # batches in a window
         clip_norm: float | None = None,  # largest norm of all gradients together
         clip_value: float | None = None,  # largest absolute value of an entry
+        team: Team | None = None,  # the processes that share a batch; None: there is one
     ):
         self.optimizer, self.traits, self.scaler, self.accumulate = optimizer, traits, scaler, accumulate
-        self.clip_norm, self.clip_value = clip_norm, clip_value
-        self.weighs = accumulate > 1 and not traits.adds_up
+        self.clip_norm, self.clip_value, self.team = clip_norm, clip_value, team
+        self.weighs = (accumulate > 1 or team is not None) and not traits.adds_up
         self.begin()
 
     def begin(self) -> None:
@@ -184,12 +188,17 @@ class Stepper:
             self.begin()
         self.waiting += 1
         if self.weighs:
-            count = self.traits.denominator(outputs, targets)
-            if is_zero(count):
+            whole = self.traits.denominator(outputs, targets) if self.team is None else self.team.whole
+            if is_zero(whole):
                 return  # every label is ignored: there is no gradient
-            self.unit = count if self.unit is None else self.unit
-            loss = loss * (count / self.unit)
-            self.weight = self.weight + count / self.unit
+            self.unit = whole if self.unit is None else self.unit
+            loss = loss * ((whole if self.team is None else self.team.part) / self.unit)
+            self.weight = self.weight + whole / self.unit
+        if self.team is not None:
+            prepared = self.team.prepare(loss, outputs)
+            if prepared is None:
+                return  # the other processes have the rows of this batch
+            loss = prepared
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def _forget_gradients(self) -> None:
@@ -204,7 +213,9 @@ class Stepper:
     def average(self) -> bool:
         """Undo the loss scale and divide by the weights of the window; False when no batch of it had a label that counts."""
         self.waiting = 0
-        if self.accumulate > 1 and not self.parameters():
+        if self.team is not None:
+            self.team.reduce(list(self.trained()))
+        if (self.accumulate > 1 or self.team is not None) and not self.parameters():
             return False
         if self.scaler is not None and self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -372,7 +383,9 @@ class Trainer:
     """Trains, validates and resumes a model.
 
     With `accumulate=k` the gradients equal those of the joined batches, except through batch norm, which normalises each batch by
-    itself. Bad arguments raise `ConfigError`.
+    itself. Under `torchrun` or `nnlearn.distributed.launch` the processes share each batch, and do what a single one would
+    do: the rows of a batch and the batches of a validation are divided among them, and rank 0 writes the files. Callbacks run
+    in all of them, and `save`, `evaluate` and `state_dict` have to be called in all of them. Bad arguments raise `ConfigError`.
     """
 
     @checked
@@ -398,6 +411,7 @@ class Trainer:
         scheduler_interval: Literal["step", "epoch"] | None = None,  # when the scheduler steps; None: by its kind
         forward: Forward | None = None,  # what a step computes; None: model and criterion, one after the other
     ):
+        several = join_group()
         self.model, self.criterion, self.optimizer, self.scheduler = model, criterion, optimizer, scheduler
         self.device, self.forward, self.seed = find_device(device, "Trainer.device"), forward or Forward(), seed
         self.traits, self.specs = LossTraits(criterion, loss_reduction), metric_specs(metrics)
@@ -414,14 +428,16 @@ class Trainer:
             criterion.to(self.device)
         self.use_amp, self.amp_dtype = use_amp, amp_dtype or autocast_dtype(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=use_amp and self.amp_dtype == torch.float16)
-        self.stepper = Stepper(optimizer, self.traits, self.scaler if self.scaler.is_enabled() else None, accumulate, clip_norm, clip_value)
+        self.team = self._join_team() if several else None
+        self.stepper = Stepper(optimizer, self.traits, self.scaler if self.scaler.is_enabled() else None, accumulate, clip_norm, clip_value,
+                               self.team)
         self.guard = LossGuard()
-        self.meter, self.val_meter = (Meter(self.specs, self.traits) for _ in range(2))
+        self.meter, self.val_meter = (Meter(self.specs, self.traits, several) for _ in range(2))
         modes = {name: "max" if spec.higher_is_better else "min" for name, spec in self.specs.items()
                  if getattr(spec, "higher_is_better", None) is not None}
         self.history = History(modes=modes | {f"val_{name}": mode for name, mode in modes.items()})
         self.warned: set[str] = set()  # what was said once
-        if accumulate > 1 and self._may_guess_wrong():
+        if (accumulate > 1 or several) and self._may_guess_wrong():
             self._warn_of_guess(stacklevel=3)
         # the run
         self.epoch, self.step = 0, 0  # the epoch in progress, from 1; optimizer steps done
@@ -429,6 +445,7 @@ class Trainer:
         self.last_epoch = 0  # where this fit ends
         self.learning_rate = math.nan  # of the last step
         self.should_stop = self.interrupted = False  # after this epoch; after this step, by Ctrl-C
+        self.pressed = False  # Ctrl-C, in this process
         self.resumed = self.rehearsed = False  # the run goes on from a state; the metrics were tried on a batch
         self.pending: Any = None  # a state whose loaders are not there yet
         self.fitting = self.busy = False  # inside fit; inside a step, where the state is not whole
@@ -471,6 +488,25 @@ class Trainer:
                 got = f"the class {name}; pass an instance, {name}()" if isinstance(callback, type) else repr(callback)
                 raise ConfigError(f"expected a Callback, got {got}.", place="callbacks")
 
+    def _join_team(self) -> Team:
+        "This process among several. Raises `ConfigError` for what they cannot do together as one would."
+        team = Team(self.model)
+        if self.traits.kind == "parts":
+            raise ConfigError(f"the parts of the composite loss divide by different numbers, so {team.size} processes cannot share a batch "
+                              "exactly; use parts with the same weights, ignored label and reduction.", place="criterion")
+        sparse = [name for name, layer in self.model.named_modules() if getattr(layer, "sparse", False) is True]
+        if sparse:
+            raise ConfigError(f"{sparse[0]!r} has sparse gradients, which {team.size} processes cannot add up; make it with sparse=False.",
+                              place="model")
+        if team.is_sharded and self.checkpointer is not None:
+            raise ConfigError("no process has the whole of a sharded model; leave checkpoint_dir out and save with "
+                              "nnlearn.distributed.save_sharded(trainer, folder).", place="checkpoint_dir")
+        if team.is_sharded and self.scaler.is_enabled():
+            raise ConfigError("loss scaling does not work for a sharded model; use amp_dtype=torch.bfloat16.", place="amp_dtype")
+        if self.checkpointer is not None:
+            self.checkpointer.folder = SharedFolder(self.checkpointer.folder)  # type: ignore[assignment]
+        return team
+
     def __repr__(self) -> str:
         parts = ", ".join(type(part).__name__ for part in (self.model, self.criterion, self.optimizer))
         return f"Trainer({parts}, device={str(self.device)!r}, epochs={len(self.history)}, steps={self.step})"
@@ -481,7 +517,7 @@ class Trainer:
             raise ConfigError("a trainer cannot be copied or pickled during fit; trainer.save(path) keeps its state.", place="Trainer")
         of_a_fit = ("batches", "val_batches", "inputs", "targets", "outputs", "loss")
         fresh = {"listeners": {event: [] for event in EVENTS}, "guard": LossGuard(),
-                 "meter": Meter(self.specs, self.traits), "val_meter": Meter(self.specs, self.traits)}
+                 **{name: Meter(self.specs, self.traits, self.team is not None) for name in ("meter", "val_meter")}}
         return {**self.__dict__, **dict.fromkeys(of_a_fit), **fresh}
 
     # ---- what a callback finds
@@ -553,7 +589,7 @@ class Trainer:
     def evaluate(self, loader: Any) -> dict[str, float]:
         """The loss and the metrics over a loader, in eval mode."""
         check_loader(loader, "loader")
-        return self._evaluate(loader, "loader")
+        return self._evaluate(share_loader(loader, "loader", in_turn=True), "loader")
 
     @torch.no_grad()
     def predict(self, loader: Any) -> torch.Tensor:
@@ -564,7 +600,7 @@ class Trainer:
             for batch in loader:
                 inputs = to_device(inputs_of(batch), self.device)
                 with self._precision():
-                    found.append(main_output(self.forward.outputs(self.model, inputs)).to("cpu", copy=True))
+                    found.append(main_output(self.forward.outputs(bare(self.model), inputs)).to("cpu", copy=True))
         if not found:
             raise no_batches(loader, "loader")
         return torch.cat(found)
@@ -576,8 +612,9 @@ class Trainer:
             check_loader(val_loader, "val_loader")
         elif self.rate.interval == "epoch" and self.rate.plateau is not None:
             raise ConfigError("ReduceLROnPlateau monitors val_loss, so fit() needs a val_loader.", place="scheduler")
-        self.batches, self.val_batches = Batches(train_loader), Batches(val_loader) if val_loader is not None else None
-        self.should_stop = self.interrupted = self.busy = False
+        self.batches = Batches(share_loader(train_loader, "train_loader"))
+        self.val_batches = Batches(share_loader(val_loader, "val_loader", in_turn=True)) if val_loader is not None else None
+        self.should_stop = self.interrupted = self.pressed = self.busy = False
         self.to_save = []
         self._find_checkpoint(resume)
         self.resumed = self.pending is not None
@@ -588,6 +625,10 @@ class Trainer:
             self.stepper.begin()
             if self.seed is not None and self.epoch == 0:
                 seed_everything(self.seed)
+            if self.team is not None:
+                self.team.spread_random()
+        if self.team is not None:
+            self.team.share_model(self.criterion)
         self.last_epoch = epochs if resume else len(self.history) + epochs
         self.guard = LossGuard()
         if not self.model.training:
@@ -622,12 +663,16 @@ class Trainer:
         self.busy = False
         if self.batches.position == 0:
             raise no_batches(self.batches.loader, "train_loader")
+        if self.team is not None:
+            self.team.share_buffers()
         self.settle()
         row = {"epoch": self.epoch, **self.meter.results()}
         if self.val_batches is not None:
             row |= {f"val_{name}": value for name, value in self._evaluate(self.val_batches, "val_loader").items()}
             self.val_batches.finished()
         row |= {"lr": self.learning_rate, "seconds": time.perf_counter() - began}
+        if self.team is not None:
+            row = from_main(lambda: row)  # whatever is decided by it, all decide alike
         self.history.rows.append(row)
         self.rate.after_epoch(self.epoch, row)
         self.in_epoch = False
@@ -635,20 +680,27 @@ class Trainer:
         try:
             self.emit("epoch_end")
         finally:  # the epoch is whole and must not be lost with a callback that fails
+            if self.team is not None:
+                self.should_stop = any_of(self.should_stop or self.pressed)
             self.emit("state_ready")
 
     def _train_pass(self) -> bool:
         "The loop of lesson 01, with a place for every feature; True when it reached the loader's end."
         for batch in self.batches:
             self._load(batch, "train_loader")
+            if self.team is not None:
+                self.team.before_forward(self._is_last_of_window())
             self.emit("batch_start")
             self._forward("train_loader", first=self.batches.position == 1)
             if not self.rehearsed:
                 self._rehearse()
             self.emit("loss_ready")
-            value = self._value()
+            value = self._value() if self.team is None else self._agree()
             self.stepper.backward(self.loss, self.outputs, self.targets)
-            self.meter.add(value, self.outputs, self.targets)
+            if self.team is None or self.team.counts:
+                self.meter.add(value, self.outputs, self.targets)
+            else:
+                self.meter.look(self.outputs, self.targets)
             if self.stepper.is_full:
                 self._step()
                 if self._rest():
@@ -668,7 +720,8 @@ class Trainer:
         "Outputs and loss of the batch."
         try:
             with self._precision():
-                self.outputs = self.forward.outputs(self.model, self.inputs)
+                model = self.model if place == "train_loader" else bare(self.model)
+                self.outputs = self.forward.outputs(model, self.inputs)
                 wrong = wrong_targets(self.traits, self.outputs, self.targets) if first else None
                 self.loss = None if wrong else self.forward.loss(self.criterion, self.outputs, self.targets)
         except Exception as error:
@@ -685,6 +738,27 @@ class Trainer:
         value = self.loss.detach().double() if self.loss.is_cuda else self.loss.item()
         if not (self.guard.is_finite(value) if self.loss.is_cuda else math.isfinite(value)):
             raise self._not_finite()
+        return value
+
+    def _is_last_of_window(self) -> bool:
+        batches = batches_in(self.batches.loader)
+        return self.stepper.waiting + 1 >= self.stepper.accumulate or batches is None or self.batches.position == batches
+
+    def _agree(self) -> float:
+        "The loss as a number, after all processes have said what their part of the batch weighs and whether all is well."
+        team = self.team
+        assert team is not None
+        team.counts = counts(self.batches.loader, self.batches.position)
+        part = 1.0 if self.traits.adds_up else float(self.traits.denominator(self.outputs, self.targets))
+        value = float(self.loss.detach()) if team.counts and part else 0.0
+        bad, stop = team.meet(part, not math.isfinite(value), self.pressed)
+        if bad and math.isfinite(value):
+            raise NonFiniteLoss(f"the loss is not finite in another process, in batch {self.batch} of epoch {self.epoch} after {self.step} "
+                                "steps; what that process printed says why.", step=self.step, epoch=self.epoch, batch=self.batch)
+        if bad:
+            raise self._not_finite()
+        if stop:
+            self.interrupted = self.should_stop = True
         return value
 
     def _step(self) -> None:
@@ -704,7 +778,7 @@ class Trainer:
         self.busy = False
         while self.to_save:
             self.settle()
-            write_checkpoint(self.state_dict(), self.to_save.pop())
+            self._write(self.to_save.pop())
         self.emit("state_ready")
         return self.interrupted
 
@@ -716,10 +790,13 @@ class Trainer:
         held = self.inputs, self.targets, self.outputs, self.loss  # of the training batch, when a callback asks for this
         try:
             with eval_mode(self.model):
-                for batch in loader:
+                for position, batch in enumerate(loader, 1):
                     self._load(batch, place)
                     self._forward(place, first)
-                    meter.add(self.loss.detach().double() if self.loss.is_cuda else self.loss.item(), self.outputs, self.targets)
+                    if self.team is None or counts(loader.loader if isinstance(loader, Batches) else loader, position):
+                        meter.add(self.loss.detach().double() if self.loss.is_cuda else self.loss.item(), self.outputs, self.targets)
+                    else:
+                        meter.look(self.outputs, self.targets)
                     first = False
         finally:
             (self.inputs, self.targets, self.outputs, self.loss), self.busy = held, busy
@@ -742,9 +819,11 @@ class Trainer:
             return
 
         def pressed(number: int, frame: Any) -> None:
-            if self.interrupted:
+            if self.pressed:
                 raise KeyboardInterrupt
-            self.interrupted = self.should_stop = True
+            self.pressed = True
+            if self.team is None:  # several processes agree on it with the next batch
+                self.interrupted = self.should_stop = True
 
         signal.signal(signal.SIGINT, pressed)
         try:
@@ -756,18 +835,19 @@ class Trainer:
 
     def settle(self) -> None:
         """Before anything is saved or reported: raise `NonFiniteLoss` unless the last loss and the weights are finite."""
-        if not self.guard.settled() or not all(is_all_finite(p) for p in self.stepper.trained()):
+        own = (p.to_local() if is_dtensor(p) else p for p in self.stepper.trained())  # type: ignore[attr-defined]
+        if any_of(not self.guard.settled() or not all(is_all_finite(p) for p in own)):
             raise self._not_finite()
 
     def _not_finite(self) -> NonFiniteLoss:
         "The error for a loss that is NaN or infinite, with the place, the cause and what to try."
         grads = [p.grad for p in self.stepper.parameters()]
-        norm = float(nn.utils.get_total_norm(grads)) if grads else math.nan  # type: ignore[arg-type]
+        norm = float(nn.utils.get_total_norm(grads)) if grads and not any(map(is_dtensor, grads)) else math.nan  # type: ignore[arg-type]
         rate, batch = float(self.optimizer.param_groups[0]["lr"]), self.batches.position if self.batches else 0
         late = ", or in the one before," if self.device.type == "cuda" else ""
         why = why_not_finite(self.model, self.traits, self.inputs, self.targets)
-        saved = f" The last good checkpoint is in {self.checkpointer.folder.folder}." \
-            if self.checkpointer is not None and self.checkpointer.folder.paths() else ""
+        folder = None if self.checkpointer is None else getattr(self.checkpointer.folder, "inside", self.checkpointer.folder)
+        saved = f" The last good checkpoint is in {folder.folder}." if folder is not None and folder.paths() else ""
         return NonFiniteLoss(f"the loss or a weight is not finite in batch {batch} of epoch {self.epoch}{late} after {self.step} steps "
                              f"(learning rate {rate:.3g}, gradient norm {norm:.3g}). {why} If the data is right: "
                              f"{'; '.join(REMEDIES['not finite'][1:])}.{saved}",
@@ -817,7 +897,7 @@ class Trainer:
 
     def parts(self) -> dict[str, Any]:
         """The parts that load and save themselves, by name. (A criterion may have parameters, too.)"""
-        named = {"model": self.model, "criterion": self.criterion, "optimizer": self.optimizer, "scheduler": self.scheduler,
+        named = {"model": bare(self.model), "criterion": self.criterion, "optimizer": self.optimizer, "scheduler": self.scheduler,
                  "scaler": self.scaler, "forward": self.forward, "checkpointer": self.checkpointer}
         return {name: part for name, part in named.items() if hasattr(part, "state_dict")}
 
@@ -827,14 +907,19 @@ class Trainer:
             raise CheckpointError("the state is not whole in the middle of a step; trainer.save(path) waits for the step's end."
                                   if self.fitting else "a step was broken off, so the state is not whole: use the last checkpoint.")
         return {**{name: part.state_dict() for name, part in self.parts().items()},
-                "callbacks": [callback.state_dict() for callback in self.callbacks],
-                "batches": self.batches and self.batches.state_dict(), "val_batches": self.val_batches and self.val_batches.state_dict(),
-                "meter": self.meter.state_dict() if self.in_epoch else None, "history": self.history.rows,
+                "callbacks": [callback.state_dict() for callback in self.callbacks], "history": self.history.rows,
                 "kinds": self._kinds(), "choices": self._choices(),
-                "modes": {name: module.training for name, module in self.model.named_modules()},
-                "trains": {name: p.requires_grad for name, p in self.model.named_parameters()},
-                "counters": {name: getattr(self, name) for name in _COUNTERS},
-                **({name: self.pending[name] for name in ("batches", "val_batches", "meter")} if self.pending else {})}
+                "modes": {name: module.training for name, module in bare(self.model).named_modules()},
+                "trains": {name: p.requires_grad for name, p in bare(self.model).named_parameters()},
+                "counters": {name: getattr(self, name) for name in _COUNTERS}, **self._places()}
+
+    def _places(self) -> dict[str, Any]:
+        "Where the loaders and the meter stand; `ranks` has that of each process where there are several."
+        if self.pending:
+            return {name: self.pending[name] for name in ("batches", "val_batches", "meter", "ranks") if name in self.pending}
+        own = {"batches": self.batches and self.batches.state_dict(), "val_batches": self.val_batches and self.val_batches.state_dict(),
+               "meter": self.meter.state_dict() if self.in_epoch else None}
+        return own if self.team is None else {**own, "ranks": gather(plain(own))}
 
     def load_state_dict(
         self,
@@ -853,9 +938,9 @@ class Trainer:
                                   f"{type(error).__name__}: {error}") from error
         self.__dict__.update({name: state["counters"][name] for name in _COUNTERS})
         self.history = History(state["history"], self.history.modes)
-        for name, module in self.model.named_modules():
+        for name, module in bare(self.model).named_modules():
             module.training = state["modes"].get(name, module.training)
-        for name, p in self.model.named_parameters():
+        for name, p in bare(self.model).named_parameters():
             p.requires_grad_(state["trains"].get(name, p.requires_grad))
         self.pending = state
 
@@ -865,11 +950,15 @@ class Trainer:
             self.to_save.append(path)
             return Path(path)
         self.settle()
-        return write_checkpoint(self.state_dict(), path)
+        return self._write(path)
+
+    def _write(self, path: str | Path) -> Path:
+        state = self.state_dict()  # of several processes each adds its part, and one writes
+        return Path(from_main(lambda: write_checkpoint(state, path)))
 
     def load(self, path: str | Path) -> None:
         """Take over the state in a file; the next `fit` goes on from there (with `resume=True` too)."""
-        self.load_state_dict(read_checkpoint(path))
+        self.load_state_dict(from_main(lambda: read_checkpoint(path)))
 
     def _load_parts(self, state: Mapping[str, Any], callbacks: Any) -> None:
         "Load copies, because an optimizer adopts the tensors it is given. Empty where a part was not in use."
@@ -888,7 +977,8 @@ class Trainer:
     def _choices(self) -> dict[str, Any]:
         "What changes the rest of a run without making a state unreadable."
         follows = getattr(self.optimizer, "follows", None)
-        return {"clip_norm": self.stepper.clip_norm, "clip_value": self.stepper.clip_value, "use_amp": self.use_amp,
+        return {"processes": 1 if self.team is None else self.team.size, "clip_norm": self.stepper.clip_norm,
+                "clip_value": self.stepper.clip_value, "use_amp": self.use_amp,
                 "amp_dtype": str(self.amp_dtype) if self.use_amp else None, "scheduler": self.rate.made_with,
                 "learning_rate": None if follows is None else re.sub(r" at 0x\w+", "", repr(follows))}
 
@@ -897,7 +987,7 @@ class Trainer:
         if "kinds" not in state or "model" not in state:
             raise CheckpointError("this is not the state of a Trainer: 'kinds' and 'model' are missing.")
         shapes, saved = ({name: tuple(value.shape) for name, value in model.items() if isinstance(value, torch.Tensor)}
-                         for model in (self.model.state_dict(), state["model"]))
+                         for model in (bare(self.model).state_dict(), state["model"]))
         for name in [*saved, *shapes]:
             if shapes.get(name) != saved.get(name):
                 raise CheckpointError(f"the state is from another model: {name!r} is {saved.get(name, 'missing')} in it and "
@@ -934,15 +1024,25 @@ class Trainer:
 
     def _take_up(self, approximate: bool) -> None:
         "Put loaders and the meter where the checkpoint left them."
-        state = self.pending
+        state, ranks = dict(self.pending), self.pending.get("ranks")
+        size, rank = (1, 0) if self.team is None else (self.team.size, self.team.rank)
+        same = size == len(ranks or [None])
+        if same and ranks is not None:
+            state |= ranks[rank]
+        elif self.team is not None and rank:  # there are no random numbers for this process, so it gets new ones
+            self.team.spread_random(state)
         if not approximate:
             check_replayable(self.batches.loader)
             if state["batches"] is not None and (wrong := self.batches.differs(state["batches"])):
                 raise CheckpointError(f"the state's loader {wrong}: use the same data and loader, or resume='approximate'.")
         if state["batches"] is not None and self.batches.differs(state["batches"]):
             self.in_epoch, self.epoch = False, len(self.history)  # only `approximate` goes on: the epoch begins again
-        if self.in_epoch:
+        if self.in_epoch and (same or ranks is None):
             self.meter.load_state_dict(state["meter"], self.device)
+        elif self.in_epoch:
+            self.meter.join([one["meter"] for one in ranks], self.device)
+        if self.in_epoch and not same and rank:
+            self.meter.reset()  # rank 0 has what all had seen
         if self.val_batches is not None and state["val_batches"] is not None:
             self.val_batches.load_state_dict(state["val_batches"], exact=not approximate)
         if state["batches"] is not None:  # None in the state of a trainer that never trained

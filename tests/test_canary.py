@@ -45,6 +45,19 @@ net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 1))
 checkpoint_layers(net)
 assert memory_bill(net, torch.ones(3, 4)).peak > 0 and measure_memory(lambda: net(torch.ones(3, 4)).sum().backward()).peak > 0
 """,
+    "processes": """
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from nnlearn.trainer import Trainer
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+model = nn.Linear(4, 2)
+fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
+trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), device="cpu", clip_norm=1.0)
+trainer.fit([(torch.ones(3, 4), torch.tensor([0, 1, 1]))], verbose=0)
+dist.destroy_process_group()
+""",
     "figures and widgets": """
 import matplotlib; matplotlib.use("Agg")
 from nnlearn import core, schedules as s

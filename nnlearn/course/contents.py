@@ -62,7 +62,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "generative": "Losses for generators",
            "surfaces": "Surfaces", "slices": "Slices", "tables": "Tables", "loaders": "Loaders",
            "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "trainer": "The trainer",
-           "files": "Files", "replay": "Replay",
+           "files": "Files", "replay": "Replay", "ranks": "Ranks", "parallel": "Shared work",
            "supervisors": "Supervisors", "tensor_weights": "Weights as tensors", "builders": "Builders", "report": "Reports",
            "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings",
            "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
@@ -71,7 +71,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
            "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
-           "retraining": "Retraining", "keras_stages": "Stages in Keras",
+           "retraining": "Retraining", "workers": "Workers", "keras_stages": "Stages in Keras",
            "trials": "Trials", "studies": "Studies", "config_search": "Search by a config",
            "course.explore": "Sliders", "course.explorers": "Explorers",
            "course.compare": "Comparing answers", "course.sandbox": "Sandbox",
@@ -79,13 +79,13 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "course.cli": "Commands"}
 
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
-ORDER = """core tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
-slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints trainer
-supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization lr_finder
-augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning
-integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages stages pipeline
-trials studies tuning config_search memory distributed keras.training course.explore course.explorers course.compare course.sandbox
-course.check course.exercises course.contents course.cli""".split()
+ORDER = """core ranks tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
+slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints parallel
+trainer supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization
+lr_finder augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels
+layers pruning integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages
+stages pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
+course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
 _PART_COLORS = ["#0067a5", "#00845d", "#a3488c", "#b35300", "#57606a"]

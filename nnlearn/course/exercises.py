@@ -2358,6 +2358,85 @@ def _largest_batch(model, example, budget):
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
+# %% ../../nbs/library/exercises.ipynb #25e00001
+@exercise("distributed.my_batches", cases=[
+    Case("even", args=(6, 1, 3)),
+    Case("uneven", args=(7, 2, 3), why="Batch 8 does not exist: this process takes batch 0, which does not count."),
+    Case("uneven, first", args=(7, 0, 3)),
+    Case("fewer batches than processes", args=(2, 3, 4), why="It has no batch of its own, and still one round."),
+    Case("one process", args=(3, 0, 1)),
+    Case("no batch", args=(0, 1, 2), why="Without batches there are no rounds."),
+], hints=["`-(-count // processes)` rounds; in each, batch `turn * processes + rank`.", "Beyond the last batch: `(0, False)`."])
+def _my_batches(count, rank, processes):
+    mine = [turn * processes + rank for turn in range(-(-count // processes))]
+    return [(i, True) if i < count else (0, False) for i in mine]
+
+# %% ../../nbs/library/exercises.ipynb #25e00002
+@exercise("distributed.joined_report", cases=[
+    Case("equal parts", args=([(10, 1.0, 0.5), (10, 3.0, 0.7)],)),
+    Case("unequal parts", args=([(70, 1.0, 0.9), (30, 2.0, 0.5)],), why="70 rows count more than 30."),
+    Case("a process without rows", args=([(70, 1.0, 0.9), (0, math.nan, math.nan), (30, 2.0, 0.5)],), why="0 * nan is nan: leave it out."),
+    Case("one process", args=([(7, 0.25, 1.0)],)),
+    Case("many small ones", args=([(1, 1.0, 0.0)] * 9 + [(91, 0.1, 1.0)],)),
+], hints=["Sums: rows times mean.", "Leave out the parts with 0 rows before anything else."])
+def _joined_report(parts):
+    parts = [part for part in parts if part[0]]
+    rows = sum(part[0] for part in parts)
+    return sum(n * loss for n, loss, _ in parts) / rows, sum(n * accuracy for n, _, accuracy in parts) / rows
+
+# %% ../../nbs/library/exercises.ipynb #25e00003
+def _stepped(answer, sizes, ignored=0, max_norm=None, steps=1, momentum=0.0):
+    "The weights of a small net after steps on parts of these sizes."
+    g = generator(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) / 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=momentum)
+    for _ in range(steps):
+        inputs = torch.randn(sum(sizes), 6, generator=g, dtype=torch.float64)
+        labels = torch.randint(0, 3, (sum(sizes),), generator=g)
+        labels[:ignored] = -100
+        answer(model, optimizer, list(zip(inputs.split(sizes), labels.split(sizes), strict=True)),
+               **({} if max_norm is None else {"max_norm": max_norm}))
+    return [p.detach() for p in model.parameters()]
+
+
+def _digits_by_parts(answer):
+    "The classes of the test images, by a net that was trained on uneven parts."
+    x, y, test_x, _ = _digits()
+    x, y = x[:960].double(), y[:960]
+    g = generator(1)
+    model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)).double()
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) / 4
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for inputs, labels in zip(x.split(48), y.split(48), strict=True):
+        answer(model, optimizer, list(zip(inputs.split([31, 14, 3]), labels.split([31, 14, 3]), strict=True)))
+    with torch.no_grad():
+        return model(test_x.double()).argmax(1).tolist()
+
+
+@exercise("distributed.union_step", timeout=60, cases=[
+    Case("two equal parts", call=lambda f: _stepped(f, [4, 4]), rtol=1e-6),
+    Case("unequal parts", call=lambda f: _stepped(f, [5, 2, 1]), rtol=1e-6, why="Each loss counts by its share of the rows."),
+    Case("ignored labels", call=lambda f: _stepped(f, [4, 4], ignored=3), rtol=1e-6, why="The share is that of the labels that count."),
+    Case("a part without a row", call=lambda f: _stepped(f, [4, 0, 2]), rtol=1e-6, why="It has nothing to say, and must not disturb the others."),
+    Case("a part whose labels are all ignored", call=lambda f: _stepped(f, [3, 4], ignored=3), rtol=1e-6),
+    Case("clipped", call=lambda f: _stepped(f, [5, 2], max_norm=0.1), rtol=1e-6, why="The norm is that of the sum, not of a part."),
+    Case("three steps", call=lambda f: _stepped(f, [5, 2], steps=3, momentum=0.9), rtol=1e-6, why="Old gradients must be gone."),
+    Case("digits", call=_digits_by_parts, why="A net trained by these steps must be the net trained on whole batches."),
+], hints=["Count the labels that are not -100 in each part first; then every share is known.",
+          "zero_grad once, backward for each part, clip, step once."])
+def _union_step(model, optimizer, parts, max_norm=None):
+    counts = [int((labels != -100).sum()) for _, labels in parts]
+    optimizer.zero_grad()
+    for count, (inputs, labels) in zip(counts, parts, strict=True):
+        if count:
+            (nn.functional.cross_entropy(model(inputs), labels) * count / sum(counts)).backward()
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+
 # %% ../../nbs/01_passes.ipynb #c1c6dbaa
 def _doubles(*values):
     return torch.tensor(values, dtype=torch.float64)

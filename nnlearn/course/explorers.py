@@ -7,8 +7,9 @@ __all__ = ['gradient_step_explorer', 'residual_explorer', 'cross_entropy_explore
            'valley_path', 'optimizer_explorer', 'validation_explorer', 'schedule_types', 'signal_explorer',
            'lr_finder_explorer', 'traffic_explorer', 'sparsity_explorer', 'rounding_explorer', 'clipping_explorer',
            'granularity_explorer', 'overfitting_explorer', 'gradient_clipping_explorer', 'diagnosis_explorer',
-           'memory_explorer', 'capacity_explorer', 'float_format_explorer', 'supervision_explorer', 'epsilon_explorer',
-           'temperature_explorer', 'size_explorer', 'keras_sparsity_explorer']
+           'memory_explorer', 'capacity_explorer', 'distributed_explorer', 'float_format_explorer',
+           'supervision_explorer', 'epsilon_explorer', 'temperature_explorer', 'size_explorer',
+           'keras_sparsity_explorer']
 
 # %% ../../nbs/library/explorers.ipynb #e0b10002
 import copy
@@ -584,6 +585,25 @@ def capacity_explorer() -> Any:
                    y_range=(1e-3, 10), alt="Training loss, which falls with the degree, and validation loss, which falls and then rises",
                    points=Slider([16, 24, 50, 200], "points", start=16), noise=Slider([0.1, 0.3, 0.6], "noise", start=0.3),
                    decay=Slider([0.0, 0.001, 0.01, 0.1], "decay", start=0.0))
+
+# %% ../../nbs/library/explorers.ipynb #25c11901
+def distributed_explorer() -> Any:
+    """The explorer of data parallelism: the speed over one process by parameters, milliseconds of work and network."""
+    worlds = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])
+    networks = {"1 Gbit/s": (0.125e9, 100e-6), "10 Gbit/s": (1.25e9, 50e-6), "100 Gbit/s": (12.5e9, 20e-6), "NVLink": (300e9, 5e-6)}
+    sizes = {"100 thousand": 1e5, "1 million": 1e6, "10 million": 1e7, "100 million": 1e8, "1 billion": 1e9}
+
+    def draw(parameters: str, milliseconds: int, network: str) -> dict[str, Any]:
+        bandwidth, latency = networks[network]
+        work = milliseconds / 1e3
+        moved = 2 * (worlds - 1) / worlds * 4 * sizes[parameters] / bandwidth + 2 * (worlds - 1) * latency
+        return {"speed": (worlds, work / (work / worlds + moved)), "ideal": (worlds, worlds.astype(float), "dashed")}
+
+    return explore(draw, title="What more processes buy", x_label="processes", y_label="times the speed of one", x_scale="log",
+                   y_scale="log", y_range=(0.05, 40), alt="The speed of a training step against the number of processes, and the ideal",
+                   parameters=Slider(list(sizes), "parameters", start="10 million"),
+                   milliseconds=Slider([1, 10, 100, 1000, 10_000], "milliseconds on one process", start=1000),
+                   network=Slider(list(networks), "network", start="10 Gbit/s"))
 
 # %% ../../nbs/library/explorers.ipynb #14c11901
 def float_format_explorer() -> Any:

@@ -194,7 +194,7 @@ def row(what: str, subject: str, values: list[float], unit: str, reach: float) -
 
 
 BENCHMARKS = {"imports": imports, "explorers": explorers, "trainer": trainer, "lr_finder": lr_finder, "landscapes": landscapes,
-              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation", "keras_compression")},
+              **{name: shrinking(name) for name in ("pruning", "quantization", "distillation", "keras_compression", "distributed")},
               "diagnosis": findings, "tuning": tuning, "lessons": lessons}
 
 
