@@ -253,9 +253,15 @@ class Poison(Callback):
             trainer.loss = trainer.loss * float("nan")
 
 
+def press():
+    "Ctrl-C; a process that was started in the background ignores it unless told otherwise."
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def decide(folder, what):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     model = net(torch.float32, dropout=0.3)
-    callbacks = {"nan": Poison(), "interrupt": At(5, lambda t: os.kill(os.getpid(), signal.SIGINT)),
+    callbacks = {"nan": Poison(), "interrupt": At(5, lambda t: press()),
                  "stop": At(3, lambda t: setattr(t, "should_stop", True)), "early": EarlyStopping(patience=1, min_delta=10.0),
                  "nothing": At(0, print)}[what.split()[0]]
     trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.AdamW(model.parameters(), lr=0.01), device="cpu", metrics="accuracy",
@@ -288,11 +294,12 @@ def test_all_stop_at_the_same_step_and_go_on_with_the_same_bits(tmp_path):
 
 
 def two_checkpoints(folder, resume=False, epochs=2):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seed_everything(0)
     model = net()
     trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), device="cpu",
                       metrics={"accuracy": "accuracy", "wrong": share_wrong}, checkpoint_dir=folder, checkpoint_every=4,
-                      callbacks=At(0 if resume else 13, lambda t: os.kill(os.getpid(), signal.SIGINT), who=0))
+                      callbacks=At(0 if resume else 13, lambda t: press(), who=0))
     trainer.fit(loader(), loader("list"), epochs=epochs, verbose=0, resume=resume)
     return weights_of(model), [dict(row, seconds=0) for row in trainer.history.rows]
 
