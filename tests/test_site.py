@@ -1,7 +1,10 @@
 """The site without a browser: nbdev's processing, and what is on the rendered pages."""
 import base64
+import contextlib
 import html
+import io
 import json
+import os
 import re
 
 import pytest
@@ -45,7 +48,8 @@ def test_front_matter_is_title_and_description(notebook):
     front = TOOL.front_matter(site(ENGINES[0])[0] / notebook)
     first = "".join(cells(notebook)[0]["source"]).strip()
     title, _, rest = first.partition("\n")
-    assert front["title"] == title.removeprefix("# ").strip() and title.startswith("# ")
+    number = f"{notebook[:2]} " if notebook[:2].isdigit() else ""
+    assert front["title"] == number + title.removeprefix("# ").strip() and title.startswith("# ")
     assert front["description"] == rest.strip().removeprefix("> ").strip() and front["description"]
     assert front.get("output-file", notebook.replace(".ipynb", ".html")) == PAGES[notebook]
 
@@ -131,18 +135,42 @@ def test_explorers_arrive_whole(engine, notebook):
 
 
 @engines
-@notebooks
-def test_page_is_light(engine, notebook):
-    page = rendered(engine, notebook)
-    files = {f for f in re.findall(r'(?:src|href)="([^":#]+\.(?:png|svg|css|js|webp|jpe?g))"', page)}
-    weight = len(page.encode()) + sum((site(engine)[1] / f).stat().st_size for f in files)
-    assert weight <= 1_500_000
+def test_pages_are_light(engine):
+    assert TOOL.check_weight(site(engine)[1]) == []
+
+
+def test_headings_skip_no_level_and_no_place_is_named_twice():
+    assert TOOL.check_headings(site("pandoc")[1]) == []
+
+
+def test_quarto_can_read_the_sources():
+    assert TOOL.check_sources(site(ENGINES[0])[0]) == []
+
+
+@pytest.mark.parametrize("damage, said", [
+    (lambda cell: cell.update(source="".join(cell["source"])), "not a list of lines"),
+    (lambda cell: cell.update(source=["#| code-fold: true\n", "#| code-fold: show\n", "x"]), "code-fold is there twice"),
+    (lambda cell: cell.update(source=["a\nb\n", "c"]), "not a list of lines"),
+])
+def test_what_quarto_stumbles_over_is_found(tmp_path, damage, said):
+    cell = {"cell_type": "code", "source": ["#| code-fold: true\n", "x = 1"], "metadata": {}, "outputs": []}
+    (tmp_path / "_quarto.yml").write_text('project: {render: ["/*.ipynb"]}')
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert TOOL.check_sources(tmp_path) == []
+    damage(cell)
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert [said in problem for problem in TOOL.check_sources(tmp_path)] == [True]
+
+
+@pytest.mark.parametrize("pattern, fine", [("/*.ipynb", True), ("*.ipynb", False), ("/notebooks/*.ipynb", False), ("/**/*.ipynb", False)])
+def test_settings_that_render_the_raw_notebooks_are_found(tmp_path, pattern, fine):
+    (tmp_path / "_quarto.yml").write_text(json.dumps({"project": {"render": [pattern]}}))
+    assert (TOOL.check_sources(tmp_path) == []) is fine
 
 
 @engines
 def test_sidebar_links_what_is_there_and_names_what_is_coming(engine):
-    contents = TOOL.table_of_contents()
-    items = [item for part in contents for item in part.get("contents", [part])]
+    items = TOOL.leaves(TOOL.table_of_contents())
     assert {item["href"] for item in items} >= set(PAGES), "a notebook is missing in the table of contents"
     page = rendered(engine, next(iter(PAGES)))
     for item in items:
@@ -156,37 +184,45 @@ def test_sidebar_links_what_is_there_and_names_what_is_coming(engine):
 def test_reference_names_everything_exported(engine):
     import importlib
 
-    page = (site(engine)[1] / "reference.html").read_text()
     for path in (ROOT / "nnlearn").rglob("[a-z]*.py"):
         full = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for name in getattr(importlib.import_module(full), "__all__", []):
-            assert f'id="{full}.{name}"' in page
+        names = getattr(importlib.import_module(full), "__all__", [])
+        page = (site(engine)[1] / f"reference_{full.removeprefix('nnlearn.').replace('.', '_')}.html").read_text() if names else ""
+        overview = (site(engine)[1] / "reference.html").read_text()
+        for name in names:
+            assert f'id="{name}"' in page and f'#{name}"' in overview
+            assert f"import {name}" in page
 
 
 def test_settings_load_nothing_from_elsewhere():
     settings = yaml.safe_load((ROOT / "_quarto.yml").read_text())
     look = settings["format"]["html"]
     assert look["html-math-method"] == "mathml" and set(look["theme"]) == {"light", "dark"}
-    assert settings["execute"] == {"enabled": False}
+    assert settings["execute"] == {"enabled": False} and look["respect-user-color-scheme"] is True
     for path in (ROOT / "assets").glob("*.*css"):
         assert not TOOL.REQUESTS.search(path.read_text()), path
 
 
 @pytest.mark.parametrize("damage, check, said", [
     (lambda t: t.replace('href="core.html', 'href="gone.html'), "check_links", "gone.html"),
-    (lambda t: t.replace("<main>", '<main><a href="#nowhere">x</a>'), "check_links", "nowhere"),
+    (lambda t: t.replace("</main>", '<a href="#nowhere">x</a></main>'), "check_links", "nowhere"),
     (lambda t: t.replace("</head>", '<script src="https://cdn.example/x"></script></head>'), "check_requests", "cdn."),
     (lambda t: t.replace("</head>", "<style>@import '//fonts.example/a';</style></head>"), "check_requests", "@import"),
     (lambda t: t.replace("</head>", "<style>b{background:url(//x/a.png)}</style></head>"), "check_requests", "url("),
-    (lambda t: t.replace("<main>", '<main><img src="assets/page.css" alt="">'), "check_pictures", "no alt text"),
-    (lambda t: t.replace("<main>", '<main><img src="gone.png" alt="a">'), "check_links", "gone.png"),
+    (lambda t: t.replace("</main>", '<img src="assets/page.css" alt=""></main>'), "check_pictures", "no alt text"),
+    (lambda t: t.replace("</main>", '<img src="gone.png" alt="a"></main>'), "check_links", "gone.png"),
+    (lambda t: t.replace("</main>", "<h1>again</h1></main>"), "check_headings", "2 headings"),
+    (lambda t: t.replace("</main>", "<h2>a</h2><h4>b</h4></main>"), "check_headings", "of level 4 follows"),
+    (lambda t: t.replace("</main>", '<p id="text">a</p></main>'), "check_headings", "called text"),
+    (lambda t: t + "<!--" + "x" * 1_500_000 + "-->", "check_weight", "core.html weighs"),
 ])
 def test_checks_find_damage(tmp_path, damage, check, said):
     import shutil
 
-    shutil.copytree(site("pandoc")[1], tmp_path / "site")
+    shutil.copytree(site("pandoc")[1], tmp_path / "site", copy_function=os.link)
     page = tmp_path / "site" / "core.html"
     whole = page.read_text()
+    page.unlink()  # the other copy of the file stays as it is
     page.write_text(damage(whole))
     assert page.read_text() != whole
     assert any(said in problem for problem in getattr(TOOL, check)(tmp_path / "site"))
@@ -194,5 +230,95 @@ def test_checks_find_damage(tmp_path, damage, check, said):
 
 def test_pages_that_do_not_exist_lose_their_link():
     part = [{"text": "one", "href": "1.ipynb"}, {"text": "two", "href": "2.ipynb"}]
-    listed = TOOL.present([{"section": "A", "contents": part}], {"1.ipynb"})
+    listed = TOOL.offered([{"section": "A", "contents": part}], {"1.ipynb"})
     assert listed[0]["contents"] == [{"text": "one", "href": "1.ipynb"}, {"text": "two (coming)"}]
+
+
+# Links
+
+@pytest.mark.parametrize("given, wanted", [
+    ("see lesson 09.", "see [lesson 09](schedules.html)."),
+    ("lessons 01, 05 and 07 to 09", "lessons [01](passes.html), 05 and [07](training.html) to [09](schedules.html)"),
+    ("Lesson 13's rule", "[Lesson 13](clipping.html)'s rule"),
+    ("lesson 05 is this page, lesson 99 is none", None),
+    ("[lesson 09](schedules.html)", None), ("```\nlesson 09\n```", None), ("<summary>lesson 09</summary>", None), ("## Lesson 09", None),
+    ("`get_optimizer`", "[`get_optimizer`](reference_builders.html#get_optimizer)"),
+    ("`Trainer.fit(loader)`", "[`Trainer.fit(loader)`](reference_trainer.html#Trainer.fit)"),
+    ("`nnlearn.losses`", "[`nnlearn.losses`](reference_losses.html)"),
+    ("`digits`", "[`digits`](reference_datasets.html#digits)"),  # imported
+    ("`split`, `Tensor`, `Adam`, `nothing_of_ours`, `x = get_optimizer`", None),  # not beyond doubt
+    ("$`get_optimizer`$", None), ("[`get_optimizer`](x.html)", None),
+])
+def test_prose_is_linked_where_it_is_beyond_doubt(given, wanted):
+    page = TOOL.Page("optimizers.html", ["from nnlearn.datasets import digits"], "optimizers", "05_optimizers")
+    assert TOOL.linked(given, page) == (wanted or given)
+
+
+@engines
+def test_every_lesson_that_is_named_is_a_link(engine):
+    linked = 0
+    for path in site(engine)[1].glob("*.html"):
+        main = path.read_text().partition("<main")[2]
+        text = re.sub(r'(?s)<(header|pre|h[1-6]|summary|samp|nav|script)\b.*?</\1>|<table class="nn-claims.*?</table>', "", main)
+        linked += len(re.findall(r"<a [^>]*>[Ll]essons?\s+\d\d</a>", text))
+        rest = re.sub(r"(?s)<a .*?</a>", "", text)
+        own = [lesson for lesson, page in TOOL.lesson_pages().items() if page == path.name]
+        named = set(re.findall(r"\b[Ll]essons?\s+(\d\d)\b", rest)) & set(TOOL.lesson_pages())
+        assert named <= set(own), (path.name, named)
+    assert linked > 150
+
+
+# The reference
+
+def section(page, name):
+    """What the reference says about a name."""
+    text = (site("pandoc")[1] / page).read_text()
+    end = r'(?=<h[23]\s+id=|<nav class="next")'
+    return html.unescape(re.sub(r"<[^>]+>", "", re.search(rf'(?s)<h[23]\s+id="{re.escape(name)}".*?{end}', text)[0]))
+
+
+def test_reference_has_arguments_methods_names_and_ways_back():
+    trainer = section("reference_trainer.html", "Trainer")
+    assert "from nnlearn import Trainer" in trainer and "largest norm of all gradients together" in trainer
+    assert "resume: " in section("reference_trainer.html", "Trainer.fit")
+    optimizers = section("reference_builders.html", "OPTIMIZERS")
+    assert "It holds 10 names" in optimizers and "torch.optim.AdamW" in optimizers
+    history = (site("pandoc")[1] / "reference_training.html").read_text()
+    assert 'href="training.html#def-History"' in history
+    assert 'href="reference_training.html#History"' in (site("pandoc")[1] / "training.html").read_text()
+    assert "backward_fn" in section("reference_autograd.html", "Tensor")
+    assert 'href="autograd.html#def-Tensor"' in (site("pandoc")[1] / "reference_autograd.html").read_text()
+
+
+def test_commands_are_all_there_with_what_they_take():
+    from nnlearn.course import cli
+
+    page = (site("pandoc")[1] / "commands.html").read_text()
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as told:
+        cli.main(["--help"])
+    names = re.findall(r"^ {4}(\w+) ", told.getvalue(), re.M)
+    assert len(names) >= 5 and all(f'id="{name}"' in page for name in names)
+    assert "--resume" in page and "--workers" in page and "usage: nnlearn optimize" in page
+
+
+# The claims
+
+def test_claims_page_has_every_claim_and_leads_to_its_cell():
+    import csv
+
+    page = (site("pandoc")[1] / "claims.html").read_text()
+    rows = [row for path in sorted((ROOT / "tests/claims").glob("*.csv")) for row in csv.DictReader(path.open())]
+    assert len(re.findall(r'<tr class="(?:measured|exact)">', page)) == len(rows) > 1000
+    assert all(html.escape(row["claim"]) in page for row in rows[::20])
+    cells = {row["cell"].rpartition(":")[0] for row in rows}
+    led = set(re.findall(r'<a href="\w+\.html#cell-([^"]+)">', page))
+    assert led <= cells and len(led) > 0.95 * len(cells)  # the others stand in cells that no page shows
+
+
+def test_claims_say_numbers_and_words_plainly():
+    import site_claims
+
+    assert site_claims.number({"low": "0.123456", "high": "0.2"}) == "0.123 to 0.2"
+    assert site_claims.number({"low": "24000", "high": "24000"}) == "24,000" and site_claims.number({"low": "", "high": ""}) == ""
+    said = "# Title\n\nFirst sentence of it. The *step* is $0.1\\times g$ long, [they say](x.html).\n\n- a list\n\n**Predict, then run.**"
+    assert site_claims.last_sentence(said) == "The step is 0.1× g long, they say."
