@@ -153,7 +153,7 @@ def finish(notebook: dict[str, Any], path: Path) -> dict[str, Any]:
                 data["text/markdown"] = linked(relative(shown), page)
     if cells[0]["cell_type"] == "raw":
         cells[0]["source"] = front_of(cells[0]["source"], path)
-        cells.insert(1, {"cell_type": "markdown", "metadata": {}, "source": how_to_run(path)})
+        cells[1:1] = [text_cell(how_to_run(path))] if path.stem != "index" else []
     notebook["cells"] = [part for cell in cells for part in arranged(cell, claimed_cells(path.stem))]
     for cell in notebook["cells"]:
         cell["source"] = cell["source"].splitlines(keepends=True)  # Quarto joins a string's lines
@@ -177,7 +177,8 @@ def how_to_run(path: Path) -> str:
     facts = [f"Part *{part}*", f"{minutes(path)} minutes to read"] if part and minutes(path) else []
     run = (f"to run it, type `make lab` in the folder of the course and open `{path.relative_to(ROOT)}`, "
            f"or [download the notebook](notebooks/{path.name})")
-    return f"::: {{.nn-run}}\n{' · '.join([*facts, run])}\n:::\n"
+    text = " · ".join([*facts, run])
+    return f"::: {{.nn-run}}\n{text[0].upper()}{text[1:]}\n:::\n"
 
 
 def arranged(cell: dict[str, Any], claiming: set[str]) -> list[dict[str, Any]]:
@@ -194,7 +195,7 @@ def arranged(cell: dict[str, Any], claiming: set[str]) -> list[dict[str, Any]]:
 
 
 def text_cell(text: str) -> dict[str, Any]:
-    """A Markdown cell with a line of HTML."""
+    """A Markdown cell of our own."""
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 

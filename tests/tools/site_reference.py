@@ -16,6 +16,7 @@ from site_symbols import (
     exported,
     head,
     imported,
+    main_names,
     modules,
     page_of_module,
     page_of_notebook,
@@ -89,7 +90,7 @@ def module_page(module: str) -> str:
     places = [f"[{titles.get(name, 'its notebook')}]({page_of_notebook(name)})" for name in notebooks]
     parts = [front(f"nnlearn.{module}", plain_line(modules()[module])),
              f"The source is in {' and '.join(places)}. [All modules](reference.html).\n" if places else ""]
-    for name in names:
+    for name in sorted(names, key=lambda name: main_names().get(name) != module):  # first what nnlearn itself offers
         symbol = symbols().get((module, name))
         parts.append(entry(symbol, here) if symbol else passed_on(module, name))
     return "\n".join(parts)
