@@ -194,6 +194,29 @@ def test_reference_names_everything_exported(engine):
             assert f"import {name}" in page
 
 
+def test_the_font_for_formulas_has_what_formulas_use():
+    from fontTools.ttLib import TTFont
+
+    font = TTFont(ROOT / "assets/math.woff")
+    there, missing = set(font.getBestCmap()), set()
+    for path in site("pandoc")[1].glob("*.html"):
+        for formula in re.findall(r"(?s)<math.*?</math>", path.read_text()):
+            parts = re.findall(r"(?s)<(mi|mn|mo)[^>]*>(.*?)</\1>", re.sub(r"(?s)<annotation.*?</annotation>", "", formula))
+            for kind, text in parts:
+                text = html.unescape(text)
+                letters = {italic(text)} if kind == "mi" and len(text) == 1 else set(text)
+                missing |= {letter for letter in letters if letter.strip() and ord(letter) not in there | {0x2061}}
+    assert not missing and "MATH" in font
+
+
+def italic(letter):
+    """How browsers draw a variable of one letter."""
+    code = ord(letter)
+    if letter == "h":
+        return "\u210e"
+    return chr(code - 97 + 0x1d44e) if 97 <= code <= 122 else chr(code - 65 + 0x1d434) if 65 <= code <= 90 else letter
+
+
 def test_settings_load_nothing_from_elsewhere():
     settings = yaml.safe_load((ROOT / "_quarto.yml").read_text())
     look = settings["format"]["html"]

@@ -55,6 +55,7 @@ WIDE = """() => {
 # Code and outputs of which a part lies outside of their box.
 CUT = """() => [...document.querySelectorAll("main pre")].filter((pre) => pre.scrollWidth > pre.clientWidth + 1)
   .map((pre) => pre.textContent.slice(0, 50))"""
+FONT = """async () => { await document.fonts.load('20px "nn math"'); return document.fonts.check('20px "nn math"'); }"""
 NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, select, summary")].filter((element) => {
   if (element.closest("[aria-hidden=true]")) return false;
   const label = element.id && document.querySelector(`label[for="${element.id}"]`);
@@ -78,7 +79,10 @@ def test_page_can_be_read(open_page, name):
         assert page.evaluate(FAINT) == [], scheme
     assert len(backs) == 2
     assert page.evaluate(WIDE) == [] and page.evaluate(CUT) == []
-    assert page.evaluate(NAMELESS) == []
+    assert page.evaluate(NAMELESS) == [] and page.evaluate(FONT)
+    explorers = page.locator(".nn-explore")
+    assert explorers.count() == page.locator(".nn-explore[role=group][aria-label]").count()
+    assert all(box["height"] >= 24 for slider in explorers.locator("input:visible").all() if (box := slider.bounding_box()))
     page.set_viewport_size({"width": 375, "height": 800})
     page.evaluate(OPEN)
     assert page.evaluate(WIDE) == []
