@@ -257,11 +257,37 @@ def test_pages_that_do_not_exist_lose_their_link():
     assert listed[0]["contents"] == [{"text": "one", "href": "1.ipynb"}, {"text": "two (coming)"}]
 
 
+@notebooks
+def test_an_export_is_shown_once_and_its_source_is_folded(notebook):
+    cells, shown = processed(notebook)["cells"], []
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            shown += re.findall(r"^#+ \w+ \{#def-(\w+)\}$", source, re.M)
+        elif "code-fold: true" not in source:
+            defined = re.findall(r"^(?:class|def) (\w+)", source, re.M)
+            assert not set(defined) & set(shown), (notebook, defined)
+    assert len(shown) == len(set(shown))
+
+
+@notebooks
+def test_solutions_are_folded_with_what_they_print(notebook):
+    cells = processed(notebook)["cells"]
+    solutions = [n for n, cell in enumerate(cells) if "solution" in cell["metadata"].get("tags", []) and cell["cell_type"] == "code"]
+    assert len(solutions) == sum("solution" in c["metadata"].get("tags", []) for c in stored_cells(notebook))
+    for number in solutions:
+        before = [c for c in cells[number - 2:number] if "<details" in "".join(c["source"])]
+        assert before and "".join(cells[number + 1]["source"]) == "</details>"
+
+
 # Links
 
 @pytest.mark.parametrize("given, wanted", [
     ("see lesson 09.", "see [lesson 09](schedules.html)."),
     ("lessons 01, 05 and 07 to 09", "lessons [01](passes.html), 05 and [07](training.html) to [09](schedules.html)"),
+    ("lessons 01, *Losses of 99*, 03, *Data*, and 09, *Schedules*.",
+     "lessons [01](passes.html), *Losses of 99*, [03](losses.html), *Data*, and [09](schedules.html), *Schedules*."),
+    ("lesson 01, *Passes*, and lesson 03", "[lesson 01](passes.html), *Passes*, and [lesson 03](losses.html)"),
     ("Lesson 13's rule", "[Lesson 13](clipping.html)'s rule"),
     ("lesson 05 is this page, lesson 99 is none", None),
     ("[lesson 09](schedules.html)", None), ("```\nlesson 09\n```", None), ("<summary>lesson 09</summary>", None), ("## Lesson 09", None),
@@ -334,7 +360,7 @@ def test_claims_page_has_every_claim_and_leads_to_its_cell():
     assert len(re.findall(r'<tr class="(?:measured|exact)">', page)) == len(rows) > 1000
     assert all(html.escape(row["claim"]) in page for row in rows[::20])
     cells = {row["cell"].rpartition(":")[0] for row in rows}
-    led = set(re.findall(r'<a href="\w+\.html#cell-([^"]+)">', page))
+    led = set(re.findall(r'<a href="\w+\.html#claim-([^"]+)">', page))
     assert led <= cells and len(led) > 0.95 * len(cells)  # the others stand in cells that no page shows
 
 

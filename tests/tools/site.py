@@ -93,13 +93,40 @@ def filters() -> type:
         """The source of what is exported stands below its signature, folded."""
         if cell.cell_type == "code" and "exports" in cell.directives_ and "code-fold:" not in cell.directives_:
             names = re.findall(r"^(?:class|def) (\w+)|^(\w+)(?::[^=\n]*)? = ", cell.source, re.M)
-            shown = [name for pair in names for name in pair if name and not name.startswith("_")]
+            names = [name for pair in names for name in pair if name]
+            shown = [name for name in names if not name.startswith("_")] or names
             summary = f"Source of {', '.join(shown)}" if 0 < len(shown) < 4 else "Source" if names else "Imports of the module"
             cell.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n{cell.source}'
 
+    class InOrder(processors.add_show_docs):
+        """What a cell defines is shown in the order of the cell; nbdev turns it round."""
+
+        def begin(self):
+            super().begin()
+            cells, run = self.nb.cells, []
+            for number in range(len(cells) + 1):
+                if number < len(cells) and getattr(cells[number], "has_sd", 0):
+                    run.append(cells[number])
+                elif run:
+                    cells[number - len(run):number] = run[::-1]
+                    run = []
+
+    class SourceLast(processors.Processor):
+        """The source of a cell stands below everything that it defines."""
+
+        def begin(self):
+            cells = self.nb.cells
+            for source in [cell for cell in cells if cell.cell_type == "code" and "exports" in cell.directives_]:
+                place = next(number for number, cell in enumerate(cells) if cell is source)
+                after = place + 1
+                while after < len(cells) and getattr(cells[after], "has_sd", 0):
+                    after += 1
+                cells.insert(after - 1, cells.pop(place))
+
     class Filters(processors.FilterDefaults):
         def base_procs(self):
-            other = {processors.exec_show_docs: Documented, processors.add_fold: folded}
+            other = {processors.exec_show_docs: Documented, processors.add_fold: folded, processors.mv_exports: SourceLast,
+                     processors.add_show_docs: InOrder}
             return [other.get(p, p) for p in super().base_procs() if p not in (processors.add_links, processors.clean_show_doc)]
 
     return Filters

@@ -37,7 +37,7 @@ def claimed_cells(lesson: str) -> set[str]:
 
 def place(cell: str) -> str:
     """The anchor of a cell on its page."""
-    return f"cell-{cell}"
+    return f"claim-{cell}"
 
 
 def claims_page(present: dict[str, set[str]]) -> str:

@@ -9,7 +9,7 @@ from site_symbols import ROOT, Symbol, by_name, imported, main_names, modules, p
 SHUT = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?^(?P=fence)[^\n]*$|\$\$.*?\$\$|(?<![\\$\w])\$(?!\s)[^$\n]+?(?<!\s)\$"
                   r"|!?\[(?:[^\[\]]|\[[^\]]*\])*\](?:\([^)]*\)|\[[^\]]*\])|<summary>.*?</summary>|<a [^>]*>.*?</a>|<[^>\n]+>"
                   r"|^\#{1,6} [^\n]*$|(?P<code>(?<!`)`[^`\n]+`(?!`))", re.M | re.S)
-LESSONS = re.compile(r"\b[Ll]essons?\s+\d\d\b(?:(?:,\s+|,?\s+(?:and|to|or)\s+)\d\d\b)*")
+LESSONS = re.compile(r"\b[Ll]essons?\s+\d\d\b(?:(?:,\s+\*[^*\n]+\*)?(?:,\s+(?:and\s+)?|\s+(?:and|to|or)\s+)\d\d\b)*")
 NAME = re.compile(r"`(?P<path>[A-Za-z_]\w*(?:\.\w+)*)(?:\([^`]*\))?`")
 
 
@@ -29,10 +29,10 @@ def lessons_linked(text: str, here: str) -> str:
         return f"[{shown}]({page})" if page and page != here else shown
 
     def each(found: re.Match) -> str:
-        numbers = re.findall(r"\d\d", found[0])
+        numbers = re.findall(r"\b\d\d\b", found[0])
         if len(numbers) == 1:
             return link(found[0], numbers[0])
-        return re.sub(r"\d\d", lambda number: link(number[0], number[0]), found[0])
+        return re.sub(r"\b\d\d\b(?![^*]*\*(?:[^*]*\*[^*]*\*)*[^*]*$)", lambda number: link(number[0], number[0]), found[0])
 
     return LESSONS.sub(each, text)
 

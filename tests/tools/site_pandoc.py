@@ -71,7 +71,8 @@ def render_page(source: Path, out: Path, names: dict[str, str], contents: list[d
     variables = {"sidebar": f"<ul>{sidebar(contents, source.name, names)}</ul>",
                  "next": neighbours(source.name, leaves(contents), names),
                  "pagetitle": html.escape(front.get("title", source.stem)),
-                 "description": html.escape(front.get("description", ""))}
+                 "said": html.escape(front.get("description", "")).replace("`", ""),
+                 "description": re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(front.get("description", "")))}
     arguments = ["--standalone", "--mathml", "--toc", f"--toc-depth={front.get('toc-depth', 3)}", "--wrap=preserve",
                  f"--template={ROOT / 'assets' / 'page.html'}"]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
