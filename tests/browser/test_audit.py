@@ -3,7 +3,7 @@ import pytest
 from built import ENGINES, page_names, site
 
 LESSONS = [page for notebook, page in page_names().items() if notebook[:2].isdigit()]
-OTHERS = ["index.html", "reference.html", "reference_trainer.html", "reference_builders.html", "commands.html", "claims.html",
+OTHERS = ["index.html", "reference.html", "reference_trainer.html", "reference_course_explore.html", "commands.html", "claims.html",
           "trainer.html", "core.html"]
 # Texts that are too faint against what lies behind them: 4.5 to 1, or 3 to 1 for large ones.
 FAINT = """() => {
@@ -118,6 +118,24 @@ def test_claims_are_found_by_words(open_page, engine):
     page.get_by_label("Find a claim").fill("")
     page.get_by_label("only measured").check()
     assert page.locator(".nn-claims tr.exact:visible").count() == 0 < page.locator(".nn-claims tr.measured:visible").count()
+
+
+@pytest.mark.parametrize("asked, wanted", [
+    ("get_optimizer", "reference_builders.html#get_optimizer"), ("learning rate warmup", "schedules.html"),
+    ("gradient clipping", "clipping.html"), ("int8", "quantization.html"), ("one cycle", "schedules.html#def-OneCycle"),
+    ("Trainer.fit", "reference_trainer.html#Trainer.fit"), ("label smoothing", "regularization.html#label-smoothing"),
+    ("checkpoint", "checkpoints.html"),
+])
+def test_search_finds_it_in_the_first_three(open_page, asked, wanted):
+    page = open_page((site("pandoc")[1] / "index.html").as_uri())
+    page.get_by_label("Search the course").fill(asked)
+    found = page.locator("#found a")
+    found.first.wait_for()
+    assert any(link.get_attribute("href").startswith(wanted) for link in found.all()[:3])
+    first = found.first.get_attribute("href")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/{first}")
+    assert not page.troubles and not page.requests
 
 
 @pytest.mark.parametrize("style, script, said", [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from site_search import write_index
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +52,7 @@ def render_pandoc(folder: Path, out: Path) -> Path:
             (out / name).write_text(page)
     if "index.html" not in names.values():
         shutil.copy(out / "reference.html", out / "index.html")
+    write_index(out)
     return out
 
 
