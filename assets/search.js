@@ -1,6 +1,6 @@
 // The search of pages that pandoc made. The index is loaded when the field is used for the first time, from disk too.
 (() => {
-  const field = document.getElementById("search"), list = document.getElementById("found");
+  const field = document.getElementById("nn-search"), list = document.getElementById("nn-found-list");
   if (!field) return;
   let index = null;
   const split = (text) => text.toLowerCase().split(/[^a-z0-9_.]+/).filter(Boolean);
@@ -40,8 +40,8 @@
     if (!found.length) list.append(Object.assign(document.createElement("li"), {textContent: "Nothing found: try fewer words."}));
   };
   const load = () => {
-    if (window.nnIndex || document.getElementById("search-index")) return;
-    const script = Object.assign(document.createElement("script"), {id: "search-index", src: "assets/search-index.js"});
+    if (window.nnIndex || document.getElementById("nn-index")) return;
+    const script = Object.assign(document.createElement("script"), {id: "nn-index", src: "assets/search-index.js"});
     script.addEventListener("load", show);
     document.head.append(script);
   };

@@ -236,7 +236,7 @@ def test_settings_load_nothing_from_elsewhere():
     (lambda t: t.replace("</main>", '<img src="gone.png" alt="a"></main>'), "check_links", "gone.png"),
     (lambda t: t.replace("</main>", "<h1>again</h1></main>"), "check_headings", "2 headings"),
     (lambda t: t.replace("</main>", "<h2>a</h2><h4>b</h4></main>"), "check_headings", "of level 4 follows"),
-    (lambda t: t.replace("</main>", '<p id="text">a</p></main>'), "check_headings", "called text"),
+    (lambda t: t.replace("</main>", '<p id="nn-text">a</p></main>'), "check_headings", "called nn-text"),
     (lambda t: t + "<!--" + "x" * 1_500_000 + "-->", "check_weight", "core.html weighs"),
 ])
 def test_checks_find_damage(tmp_path, damage, check, said):

@@ -94,10 +94,10 @@ def test_keyboard_reaches_the_text_first_and_the_contents_on_a_phone(open_page):
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.textContent") == "Skip to the text"
     page.keyboard.press("Enter")
-    assert page.evaluate("() => location.hash") == "#text"
+    assert page.evaluate("() => location.hash") == "#nn-text"
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.textContent") == "On this page"
-    contents = page.locator("#contents a")
+    contents = page.locator("#nn-contents a")
     assert not contents.first.is_visible()
     page.keyboard.press("Enter")
     assert contents.first.is_visible() and contents.count() > 5
@@ -129,7 +129,7 @@ def test_claims_are_found_by_words(open_page, engine):
 def test_search_finds_it_in_the_first_three(open_page, asked, wanted):
     page = open_page((site("pandoc")[1] / "index.html").as_uri())
     page.get_by_label("Search the course").fill(asked)
-    found = page.locator("#found a")
+    found = page.locator("#nn-found-list a")
     found.first.wait_for()
     assert any(link.get_attribute("href").startswith(wanted) for link in found.all()[:3])
     first = found.first.get_attribute("href")
