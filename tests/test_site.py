@@ -339,6 +339,23 @@ def test_reference_has_arguments_methods_names_and_ways_back():
     assert 'href="autograd.html#def-Tensor"' in (site("pandoc")[1] / "reference_autograd.html").read_text()
 
 
+def test_long_comments_of_arguments_stand_above_them():
+    import site_symbols
+
+    line = "    name: str = 'a',  # " + "word " * 20
+    assert site_symbols.shortened(line)[-1] == "    name: str = 'a'," and len(site_symbols.shortened(line)) == 3
+    assert site_symbols.shortened("    name: str,  # short") == ["    name: str,  # short"]
+    signatures = [symbol.signature for symbol in site_symbols.symbols().values() if symbol.kind == "function"]
+    assert sum(len(line) > 92 for signature in signatures for line in signature.splitlines()) < 25
+
+
+def test_tables_in_outputs_are_told_from_text():
+    import site_pandoc
+
+    assert site_pandoc.in_columns("name    size  ms\na       1.0   3\nb       20.0  4")
+    assert not site_pandoc.in_columns("a text\nof several  lines\nand a gap") and not site_pandoc.in_columns("a   b   c")
+
+
 def test_commands_are_all_there_with_what_they_take():
     from nnlearn.course import cli
 

@@ -173,8 +173,15 @@ def outputs(cell: dict[str, Any], options: dict[str, str], out: Path, stem: str)
             text = "".join(output.get("text") or data.get("text/plain") or output.get("traceback") or "")
             text = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip("\n")
             fence = fence_for(text)
-            parts += [f"{fence} {{.output}}\n{text}\n{fence}"] if text else []
+            kind = ".output .columns" if in_columns(text) else ".output"
+            parts += [f"{fence} {{{kind}}}\n{text}\n{fence}"] if text else []
     return parts
+
+
+def in_columns(text: str) -> bool:
+    """Whether a text is a table, whose lines must not be broken."""
+    aligned = [len(re.findall(r"\S {2,}(?=\S)", line)) >= 2 for line in text.splitlines()]
+    return any(all(aligned[start:start + 3]) for start in range(len(aligned) - 2))
 
 
 def image(output: dict[str, Any], kind: str, alt: str, out: Path, stem: str) -> str:

@@ -103,10 +103,11 @@ def plain_line(text: str) -> str:
 
 def entry(symbol: Symbol, here: Page) -> str:
     """One exported name: import line, signature, what it does, its methods."""
+    names = registry_names(symbol, here) if symbol.kind == "value" else ""
+    signature = re.sub(r"\A(\w+ = Registry\(\s*\"[^\"]*\").*", r"\1, ...)", symbol.signature, flags=re.S) if names else symbol.signature
     parts = [f"## {symbol.name} {{#{symbol.name}}}", "", f"::: {{.nn-import}}\n`{symbol.import_line}`\n:::\n",
-             f"```python\n{symbol.signature}\n```\n", linked(symbol.docstring, here), "", explained(symbol)]
-    if symbol.kind == "value":
-        parts.append(registry_names(symbol, here))
+             f"```python\n{signature}\n```\n", linked(symbol.docstring, here), "", explained(symbol)]
+    parts.append(names)
     brief = [head(node, symbol.lines) for name, node in symbol.methods.items() if not symbol.has_entry(name)]
     if brief:
         parts += ["```python\n" + "\n".join(brief) + "\n```\n"]

@@ -3,6 +3,7 @@ import ast
 import functools
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,11 @@ class Symbol:
         parts = [*(f"@{ast.unparse(d)}" for d in self.node.decorator_list if "dataclass" in ast.unparse(d)), self.lines[start]]
         made = next((n for n in self.node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         if made is not None:
-            parts += ["    " + line if line else line for line in head(made, self.lines).splitlines()]
+            parts += ["    " + line if line else line for line in head(made, self.lines, 84).splitlines()]
         else:
-            parts += [line for n in self.node.body if isinstance(n, ast.AnnAssign)
-                      and not getattr(n.target, "id", "_").startswith("_") for line in self.lines[n.lineno - 1:n.end_lineno]]
+            parts += [short for n in self.node.body if isinstance(n, ast.AnnAssign)
+                      and not getattr(n.target, "id", "_").startswith("_")
+                      for line in self.lines[n.lineno - 1:n.end_lineno] for short in shortened(line)]
         return "\n".join(parts).rstrip(":") if len(parts) == 1 else "\n".join(parts)
 
     @property
@@ -84,7 +86,16 @@ def is_setter(node: ast.FunctionDef) -> bool:
     return any(ast.unparse(d).endswith(".setter") for d in node.decorator_list)
 
 
-def head(node: ast.FunctionDef, lines: list[str]) -> str:
+def shortened(line: str, width: int = 88) -> list[str]:
+    """A line of code; a comment that makes it too long stands above it."""
+    found = re.match(r"(\s*)(\S.*?)\s+# (.*)$", line)
+    if len(line) <= width or not found:
+        return [line]
+    indent, code, comment = found.groups()
+    return [*(f"{indent}# {part}" for part in textwrap.wrap(comment, width - len(indent) - 2)), indent + code]
+
+
+def head(node: ast.FunctionDef, lines: list[str], width: int = 88) -> str:
     """The head of a function as it stands in the source, comments of the arguments included."""
     first = node.lineno - 1
     last = node.body[0].lineno - 1
@@ -99,7 +110,7 @@ def head(node: ast.FunctionDef, lines: list[str]) -> str:
     shown = [line[indent:] for line in shown]
     marks = [f"@{ast.unparse(d)}" for d in node.decorator_list
              if ast.unparse(d) in ("property", "classmethod", "staticmethod", "cached_property")]
-    return "\n".join([*marks, *shown])
+    return "\n".join([*marks, *(short for line in shown for short in shortened(line, width))])
 
 
 def page_of_module(module: str) -> str:
