@@ -1,5 +1,6 @@
 """Pruning: masks and schedules for any values, torch's masks, the callback through every kind of run, channels, odd inputs."""
 import copy
+import itertools
 import math
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from nnlearn.pruning import (
     prune_magnitude,
     sensitivity,
 )
+from nnlearn.sparsity import Sensitivity, Sizes
 from nnlearn.trainer import Trainer
 from nnlearn.training import Callback, EarlyStopping
 
@@ -488,6 +490,97 @@ def test_sensitivity_leaves_no_trace():
         sensitivity(model, fails, [0.5])
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert list(sensitivity(model, lambda m: 1.0, [0.1], ["4"]).scores) == ["4"]
+
+
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+
+
+def curves(losses, counts, widths=None, base=100.0):
+    """A sensitivity made by hand: what each layer loses at `RATIOS`, and its weights."""
+    names = "abcdef"[:len(counts)]
+    widths = widths or [1] * len(counts)
+    return Sensitivity(RATIOS, {name: [base - loss for loss in row] for name, row in zip(names, losses)}, base,
+                       Sizes(dict(zip(names, counts)), dict(zip(names, widths)), 7))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_proposals_are_the_best_at_the_corners(choose):
+    """Where a whole step ends, no combination of measured ratios of at most these bytes loses less."""
+    layers = choose.draw(st.integers(1, 3))
+    losses = [np.cumsum(choose.draw(st.lists(st.integers(0, 9), min_size=4, max_size=4))) for _ in range(layers)]
+    counts = [20 * choose.draw(st.integers(1, 9)) for _ in range(layers)]
+    found = curves(losses, counts, [choose.draw(st.sampled_from([1, 2, 4])) for _ in range(layers)])
+    grid = [0.0, *RATIOS]
+    every = []
+    for places in itertools.product(range(5), repeat=layers):
+        stay = {name: round((1 - grid[k]) * count) for (name, count), k in zip(found.sizes.weights.items(), places)}
+        every.append((found.sizes.bytes(stay), sum([0, *row][k] for row, k in zip(losses, places))))
+    size = choose.draw(st.integers(min(every)[0], found.sizes.bytes(found.sizes.weights)))
+    proposal = found.propose(size=size + 0.0)
+    assert list(proposal) == list(found.scores) and proposal.size <= size and proposal.drop == pytest.approx(found.drop(proposal))
+    stay = {name: round((1 - share) * found.sizes.weights[name]) for name, share in proposal.items()}
+    assert proposal.size == found.sizes.bytes(stay)
+    if all(any(abs(share - ratio) < 1e-12 for ratio in grid) for share in proposal.values()):
+        assert proposal.drop <= min(loss for byte, loss in every if byte <= proposal.size) + 1e-9
+    within = found.propose(max_drop=proposal.drop)
+    assert within.drop <= proposal.drop + 1e-6 and within.size <= proposal.size
+
+
+def test_a_proposal_by_hand():
+    found = curves([[0, 2, 8, 30], [10, 11, 12, 60]], [100, 100])  # the second is dear at first, and then cheap
+    assert found.propose(182).shares == {"a": 0.25, "b": 0.0} and found.propose(0.88).drop == 0
+    assert found.propose(157).shares == {"a": 0.5, "b": 0.0} and found.propose(157).drop == 2
+    assert found.propose(82).shares == {"a": 0.5, "b": 0.75} and found.propose(82).drop == 14  # over the dent
+    assert found.propose(57).shares == {"a": 0.75, "b": 0.75}
+    assert found.propose(172)["a"] == pytest.approx(0.35) and found.propose(172).drop == pytest.approx(0.8)
+    assert found.propose(207).shares == found.propose(1.0).shares == {"a": 0, "b": 0}
+    assert found.propose(max_drop=8).shares["b"] == pytest.approx(0.15, abs=0.01)  # 2 for `a`, 6 of the 10 for the next step
+    assert found.propose(157, max_drop=2).size == 157
+    said = str(found.propose(182))
+    assert "25.0% of       100 weights go" in said and "182 of 207 bytes stay (87.9%), predicted drop 0" in said
+
+
+def test_noisy_curves_never_fall_and_end_at_what_is_no_number():
+    found = curves([[3, 1, 5, 9], [-2, 0, math.nan, 4]], [100, 100])
+    assert found.drop({"a": 0.5}) == 3 and found.drop({"b": 0.5}) == 0 and found.drop({"a": 0.375, "b": 0.1}) == 3
+    assert found.propose(max_drop=100).shares == {"a": 0.9, "b": 0.5}
+    unsorted = Sensitivity((0.9, 0.0, 0.5), {"a": [50, 99, 90]}, 100, Sizes({"a": 10}, {"a": 1}, 0))
+    assert unsorted.drop({"a": 0.5}) == 10 and unsorted.drop({"a": 0.7}) == pytest.approx(30) and unsorted.propose(1).shares == {"a": 0.0}
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda found: found.propose(), "Sensitivity.propose: expected a size, a largest drop, or both"),
+    (lambda found: found.propose(26), r"propose.size: at most 26 bytes cannot be reached: .* 27 \(13.0%\) stay. Measure larger"),
+    (lambda found: found.propose(0.01), "at most 2 bytes cannot be reached"),
+    (lambda found: found.propose(0), "Sensitivity.propose.size: expected a number above 0 or None, got 0"),
+    (lambda found: found.propose("8 KiB"), "Sensitivity.propose.size: expected a number"),
+    (lambda found: found.propose(100, max_drop=5), "max_drop: at most 100 bytes .*cost 9.4, more than 5; a drop of 5 reaches 126 bytes"),
+    (lambda found: found.propose(max_drop=-1), "Sensitivity.propose.max_drop: expected a number of at least 0"),
+    (lambda found: found.drop({"aa": 0.5}), "Sensitivity.drop: the layer 'aa' was not measured. Did you mean 'a'"),
+    (lambda found: found.drop({"a": 0.95}), "Sensitivity.drop: the layer 'a' was measured up to 0.9, got 0.95"),
+])
+def test_bad_proposals_teach(call, words):
+    with pytest.raises(ConfigError, match=words):
+        call(curves([[0, 4, 9, 20], [0, 4, 9, 20]], [100, 100]))
+
+
+@pytest.mark.parametrize("share", [0.6, 0.3, 0.15])
+def test_a_proposal_prunes_a_net(share):
+    model = small_cnn((4, 8))
+    before, x = copy.deepcopy(model), data(64, 1, 28, 28)
+    with torch.no_grad():
+        outputs = model.eval()(x)
+        found = sensitivity(model, lambda m: -float((m.eval()(x) - outputs).square().mean()), RATIOS)
+        proposal = found.propose(share)
+    masks = prune_magnitude(model, proposal)
+    zeros = sum(int((~mask).sum()) for mask in masks.values())
+    whole = sum(value.nbytes for value in before.state_dict().values())
+    assert proposal.size == whole - 4 * zeros <= share * whole and proposal.size > share * whole - 4
+    assert proposal.drop > 0 and len({round(value, 3) for value in proposal.values()}) > 1
+    trainer = make([Pruner(proposal)], model=before)
+    trainer.fit([(x, torch.arange(64) % 10)], epochs=1, verbose=0)
+    assert sum(sparsity_report(before).zeros.values()) == zeros
 
 
 def test_make_permanent():
