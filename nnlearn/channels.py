@@ -30,6 +30,7 @@ class LostChannels:
         self.names = {id(module): name for name, module in model.named_modules()}
         self.inputs: dict[str, list[int]] = {}  # by layer, where it does not keep all
         self.outputs: dict[str, list[int]] = {}
+        self.layer = ""  # whose group is cut
         self.followed = True  # False: something was cut that is no layer known here
 
     def prune(
@@ -38,19 +39,38 @@ class LostChannels:
         seconds: float = 300,  # after which it is given up
     ) -> None:
         """Take out what the pruner proposes. `ConfigError`, with the layer, for whatever fails in it, and after that time."""
-        layer = ""
+        with self._explained(seconds):
+            for group in pruner.step(interactive=True):
+                self.layer = self.names.get(id(group[0].dep.target.module), "")
+                for dep, places in group:
+                    self._note(dep, [int(getattr(place, "idx", place)) for place in places], pruner.DG)
+                group.prune()
+
+    def joined(
+        self,
+        pruner: Any,  # of torch-pruning, before it prunes
+        seconds: float = 300,  # after which it is given up
+    ) -> list[list[str]]:  # for each group the layers that lose the same outputs
+        """Which layers depend on one another. `ConfigError` as in `prune`."""
+        graph, found = pruner.DG, []
+        with self._explained(seconds):
+            for group in graph.get_all_groups(ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types):
+                modules = [dep.target.module for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
+                found.append(list(dict.fromkeys(self.names[id(module)] for module in modules if id(module) in self.names)))
+        return found
+
+    @contextmanager
+    def _explained(self, seconds: float) -> Iterator[None]:
+        "Whatever fails inside becomes a `ConfigError` that names the layer."
+        self.layer = ""
         try:
             with time_limit(seconds):
-                for group in pruner.step(interactive=True):
-                    layer = self.names.get(id(group[0].dep.target.module), "")
-                    for dep, places in group:
-                        self._note(dep, [int(getattr(place, "idx", place)) for place in places], pruner.DG)
-                    group.prune()
+                yield
         except TimeoutError:
             raise ConfigError(f"torch-pruning has not followed the channels of this model in {seconds:.0f} s; give layers to ignored, or "
                               "use magnitude pruning.", place="prune_structured.model") from None
         except Exception as error:
-            where = f" at the layer {layer!r}" if layer else ""
+            where = f" at the layer {self.layer!r}" if self.layer else ""
             raise ConfigError(f"torch-pruning cannot cut this model{where} ({type(error).__name__}: {first_line(error):.120}). Recurrent "
                               "layers, shared weights and gates such as GLU are beyond it: give the layers before them to ignored, or "
                               "use magnitude pruning.", place="prune_structured.model") from error

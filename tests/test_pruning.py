@@ -1,5 +1,6 @@
 """Pruning: masks and schedules for any values, torch's masks, the callback through every kind of run, channels, odd inputs."""
 import copy
+import itertools
 import math
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import utils
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
@@ -30,6 +32,7 @@ from nnlearn.pruning import (
     prune_magnitude,
     sensitivity,
 )
+from nnlearn.sparsity import Sensitivity, Sizes
 from nnlearn.trainer import Trainer
 from nnlearn.training import Callback, EarlyStopping
 
@@ -65,6 +68,20 @@ def test_masks_are_torchs(shape, sparsity, ties):
     mask = magnitude_mask(layer.weight, sparsity)
     torch_prune.l1_unstructured(layer, "weight", amount=float(sparsity))
     assert torch.equal(mask, layer.weight_mask.bool())
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_masks_of_integers(dtype):
+    """Whole numbers of every width: -128 has no absolute value in 8 bits, and is the largest all the same."""
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    weight = torch.tensor([low, high, 3, 0, 2, max(-100, low)], dtype=dtype)
+    sizes = [min(abs(int(value)), 2**63 - 1) for value in weight]
+    for keep in (1, 2, 3, 4):
+        stays = magnitude_mask(weight, 1 - keep / 6).nonzero().flatten().tolist()
+        assert sorted(sizes[k] for k in stays) == sorted(sizes)[-keep:]
+    first = magnitude_mask(weight, 0.5)
+    later = masks_of({"a": weight.flip(0)}, 0.8, before={"a": first})["a"]
+    assert later.sum() == 1 and (first | ~later).all()
 
 
 @pytest.mark.parametrize("sparsity", [0.11, 0.5, 0.93])
@@ -107,6 +124,28 @@ def test_only_chosen_layers_and_no_biases():
     assert list(masks) == ["2"] and torch.equal(model[2].weight != 0, masks["2"])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name != "2.weight")
     assert list(prune_magnitude(model, 0.1, "4")) == ["4"]
+
+
+def test_shares_by_layer():
+    model, before = mlp(), mlp()
+    masks = prune_magnitude(model, {"4": 0.25, "0": 0.6})
+    assert list(masks) == ["4", "0"] and torch.equal(model[2].weight, before[2].weight)
+    for name, share in [("0", 0.6), ("4", 0.25)]:
+        weight = before.get_submodule(name).weight
+        assert torch.equal(masks[name], magnitude_mask(weight, share))
+        assert torch.equal(model.get_submodule(name).weight, weight * masks[name])
+    left = prune_magnitude(normed(utils.weight_norm), {"2": 0.5})  # the layer under weight_norm is not asked for
+    assert list(left) == ["2"] and left["2"].sum() == 128
+    assert masks_of({"a": data(4), "b": data(4)}, {"b": 0.5})["a"].all()
+
+
+def test_shares_of_a_shared_weight():
+    model = named()
+    model["fc2"].weight = model["fc1"].weight
+    assert list(prune_magnitude(model, {"fc2": 0.5})) == ["fc2"]
+    assert list(prune_magnitude(model, {"fc1": 0.5, "fc2": 0.5})) == ["fc1"]
+    with pytest.raises(ConfigError, match="prune_magnitude.sparsity: the layers 'fc1' and 'fc2' share one weight"):
+        prune_magnitude(model, {"fc1": 0.5, "fc2": 0.25})
 
 
 def test_shared_weights_come_once():
@@ -262,6 +301,47 @@ torch.save([trainer.model.state_dict(), pruner.state_dict()], {out!r})
 """
 
 
+def by_layer():
+    return Pruner({"2": SCHEDULE, "4": 0.25, "0": ConstantSparsity(0.5, begin_step=9)})
+
+
+def test_schedules_by_layer():
+    class Shares(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def step_end(self, trainer):
+            report = sparsity_report(trainer.model)
+            self.seen.append([report[name] for name in "024"])
+
+    shares, pruner = Shares(), by_layer()
+    trainer = make([pruner, shares])
+    trainer.fit(loader(), epochs=4, verbose=0)
+    for step, found in enumerate(shares.seen, 1):
+        for share, wanted, count in zip(found, [0.5 * (step >= 9), SCHEDULE(step), 0.25], [192, 256, 48]):
+            assert abs(share - wanted) <= 0.5 / count + 1e-9
+    assert pruner.end_step == 21 and pruner.sparsity == {"0": 0.5, "2": 0.75, "4": 0.25}
+    assert [step for step, _ in pruner.updates] == [0, 3, 7, 9, 11, 15, 19, 21]
+    alone = make([Pruner({"2": 0.5})])
+    alone.fit(loader(), epochs=1, verbose=0)
+    assert [sparsity_report(alone.model)[name] for name in "024"] == [0, 0.5, 0]
+
+
+@pytest.mark.parametrize("stop", [5, 10, 14])
+def test_schedules_by_layer_go_on_to_the_same_bits(tmp_path, stop):
+    runs = []
+    for folder, at, resume in [("whole", None, False), ("cut", stop, False), ("cut", None, True)]:
+        pruner = by_layer()
+        trainer = make([pruner, Stop(at)], tmp_path / folder, seed=7 if resume else 0)
+        trainer.fit(loader(), epochs=4, verbose=0, resume=resume)
+        runs.append((trainer, pruner))
+    (whole, first), (cut, _), (again, second) = runs
+    assert cut.step == stop and first.updates == second.updates and first.sparsity == second.sparsity
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values()))
+    with pytest.raises(ConfigError, match="Pruner.schedule: the run before had one schedule, and this one"):
+        make([Pruner(SCHEDULE), Stop()], tmp_path / "cut").fit(loader(), epochs=5, verbose=0, resume=True)
+
+
 def test_a_run_is_taken_up_by_a_new_process(tmp_path):
     found = []
     for folder, stop, resume in [("whole", None, False), ("cut", 12, False), ("cut", None, True)]:
@@ -412,6 +492,97 @@ def test_sensitivity_leaves_no_trace():
     assert list(sensitivity(model, lambda m: 1.0, [0.1], ["4"]).scores) == ["4"]
 
 
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+
+
+def curves(losses, counts, widths=None, base=100.0):
+    """A sensitivity made by hand: what each layer loses at `RATIOS`, and its weights."""
+    names = "abcdef"[:len(counts)]
+    widths = widths or [1] * len(counts)
+    return Sensitivity(RATIOS, {name: [base - loss for loss in row] for name, row in zip(names, losses)}, base,
+                       Sizes(dict(zip(names, counts)), dict(zip(names, widths)), 7))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_proposals_are_the_best_at_the_corners(choose):
+    """Where a whole step ends, no combination of measured ratios of at most these bytes loses less."""
+    layers = choose.draw(st.integers(1, 3))
+    losses = [np.cumsum(choose.draw(st.lists(st.integers(0, 9), min_size=4, max_size=4))) for _ in range(layers)]
+    counts = [20 * choose.draw(st.integers(1, 9)) for _ in range(layers)]
+    found = curves(losses, counts, [choose.draw(st.sampled_from([1, 2, 4])) for _ in range(layers)])
+    grid = [0.0, *RATIOS]
+    every = []
+    for places in itertools.product(range(5), repeat=layers):
+        stay = {name: round((1 - grid[k]) * count) for (name, count), k in zip(found.sizes.weights.items(), places)}
+        every.append((found.sizes.bytes(stay), sum([0, *row][k] for row, k in zip(losses, places))))
+    size = choose.draw(st.integers(min(every)[0], found.sizes.bytes(found.sizes.weights)))
+    proposal = found.propose(size=size + 0.0)
+    assert list(proposal) == list(found.scores) and proposal.size <= size and proposal.drop == pytest.approx(found.drop(proposal))
+    stay = {name: round((1 - share) * found.sizes.weights[name]) for name, share in proposal.items()}
+    assert proposal.size == found.sizes.bytes(stay)
+    if all(any(abs(share - ratio) < 1e-12 for ratio in grid) for share in proposal.values()):
+        assert proposal.drop <= min(loss for byte, loss in every if byte <= proposal.size) + 1e-9
+    within = found.propose(max_drop=proposal.drop)
+    assert within.drop <= proposal.drop + 1e-6 and within.size <= proposal.size
+
+
+def test_a_proposal_by_hand():
+    found = curves([[0, 2, 8, 30], [10, 11, 12, 60]], [100, 100])  # the second is dear at first, and then cheap
+    assert found.propose(182).shares == {"a": 0.25, "b": 0.0} and found.propose(0.88).drop == 0
+    assert found.propose(157).shares == {"a": 0.5, "b": 0.0} and found.propose(157).drop == 2
+    assert found.propose(82).shares == {"a": 0.5, "b": 0.75} and found.propose(82).drop == 14  # over the dent
+    assert found.propose(57).shares == {"a": 0.75, "b": 0.75}
+    assert found.propose(172)["a"] == pytest.approx(0.35) and found.propose(172).drop == pytest.approx(0.8)
+    assert found.propose(207).shares == found.propose(1.0).shares == {"a": 0, "b": 0}
+    assert found.propose(max_drop=8).shares["b"] == pytest.approx(0.15, abs=0.01)  # 2 for `a`, 6 of the 10 for the next step
+    assert found.propose(157, max_drop=2).size == 157
+    said = str(found.propose(182))
+    assert "25.0% of       100 weights go" in said and "182 of 207 bytes stay (87.9%), predicted drop 0" in said
+
+
+def test_noisy_curves_never_fall_and_end_at_what_is_no_number():
+    found = curves([[3, 1, 5, 9], [-2, 0, math.nan, 4]], [100, 100])
+    assert found.drop({"a": 0.5}) == 3 and found.drop({"b": 0.5}) == 0 and found.drop({"a": 0.375, "b": 0.1}) == 3
+    assert found.propose(max_drop=100).shares == {"a": 0.9, "b": 0.5}
+    unsorted = Sensitivity((0.9, 0.0, 0.5), {"a": [50, 99, 90]}, 100, Sizes({"a": 10}, {"a": 1}, 0))
+    assert unsorted.drop({"a": 0.5}) == 10 and unsorted.drop({"a": 0.7}) == pytest.approx(30) and unsorted.propose(1).shares == {"a": 0.0}
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda found: found.propose(), "Sensitivity.propose: expected a size, a largest drop, or both"),
+    (lambda found: found.propose(26), r"propose.size: at most 26 bytes cannot be reached: .* 27 \(13.0%\) stay. Measure larger"),
+    (lambda found: found.propose(0.01), "at most 2 bytes cannot be reached"),
+    (lambda found: found.propose(0), "Sensitivity.propose.size: expected a number above 0 or None, got 0"),
+    (lambda found: found.propose("8 KiB"), "Sensitivity.propose.size: expected a number"),
+    (lambda found: found.propose(100, max_drop=5), "max_drop: at most 100 bytes .*cost 9.4, more than 5; a drop of 5 reaches 126 bytes"),
+    (lambda found: found.propose(max_drop=-1), "Sensitivity.propose.max_drop: expected a number of at least 0"),
+    (lambda found: found.drop({"aa": 0.5}), "Sensitivity.drop: the layer 'aa' was not measured. Did you mean 'a'"),
+    (lambda found: found.drop({"a": 0.95}), "Sensitivity.drop: the layer 'a' was measured up to 0.9, got 0.95"),
+])
+def test_bad_proposals_teach(call, words):
+    with pytest.raises(ConfigError, match=words):
+        call(curves([[0, 4, 9, 20], [0, 4, 9, 20]], [100, 100]))
+
+
+@pytest.mark.parametrize("share", [0.6, 0.3, 0.15])
+def test_a_proposal_prunes_a_net(share):
+    model = small_cnn((4, 8))
+    before, x = copy.deepcopy(model), data(64, 1, 28, 28)
+    with torch.no_grad():
+        outputs = model.eval()(x)
+        found = sensitivity(model, lambda m: -float((m.eval()(x) - outputs).square().mean()), RATIOS)
+        proposal = found.propose(share)
+    masks = prune_magnitude(model, proposal)
+    zeros = sum(int((~mask).sum()) for mask in masks.values())
+    whole = sum(value.nbytes for value in before.state_dict().values())
+    assert proposal.size == whole - 4 * zeros <= share * whole and proposal.size > share * whole - 4
+    assert proposal.drop > 0 and len({round(value, 3) for value in proposal.values()}) > 1
+    trainer = make([Pruner(proposal)], model=before)
+    trainer.fit([(x, torch.arange(64) % 10)], epochs=1, verbose=0)
+    assert sum(sparsity_report(before).zeros.values()) == zeros
+
+
 def test_make_permanent():
     model, x = mlp(), data(4, 12)
     torch_prune.l1_unstructured(model[0], "weight", amount=0.5)
@@ -469,6 +640,41 @@ def test_structured_widths(ratio, round_to, widths):
         assert count_parameters(small) == count_parameters(small_cnn((8, 16)))
 
 
+@pytest.mark.parametrize("ratios, widths", [({"0": 0.5}, (8, 32)), ({"4": 0.25}, (16, 24)), ({"0": 0.25, "4": 0.75}, (12, 8)),
+                                            ({"0": 0.0, "4": 0.5}, (16, 16))])
+def test_ratios_by_layer(ratios, widths):
+    model = small_cnn((16, 32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small = prune_structured(model, IMAGES, ratios)
+    assert (small[0].out_channels, small[4].out_channels) == widths
+    assert count_parameters(small) == count_parameters(small_cnn(widths))
+
+
+def test_ratios_of_layers_that_depend_on_one_another():
+    model, x, heads = Residual(), data(2, 3, 8, 8), ["head", "extra"]
+    small = prune_structured(model, x, {"stem": 0.25, "body": 0.25}, heads)
+    assert small.stem.out_channels == small.body.out_channels == small.norm.num_features == 12
+    with pytest.raises(ConfigError, match=r"lose the same channels, and their ratios disagree \('stem' 0.25, 'body' 0.5\)"):
+        prune_structured(model, x, {"stem": 0.25, "body": 0.5}, heads)
+    with pytest.raises(ConfigError, match="disagree"):
+        prune_structured(model, x, {"stem": 0.25, "body": 0.0}, heads)
+    with pytest.warns(PruningWarning, match="the layers body have no ratio and lose channels together with stem"):
+        small = prune_structured(model, x, {"stem": 0.5}, heads)
+    assert small.stem.out_channels == small.body.out_channels == 8
+    with pytest.warns(PruningWarning, match="all outputs of the layers 0 stay"):
+        small = prune_structured(small_cnn((8, 64)), IMAGES, {"0": 0.5, "4": 0.5}, round_to=8)
+    assert (small[0].out_channels, small[4].out_channels) == (8, 32)
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+@pytest.mark.parametrize("ratio, width", [(0.9, 1), (0.8, 2), (0.7, 3), (0.4, 6), (0.1, 9)])
+def test_ratios_of_ten_channels(by_layer, ratio, width):
+    model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3))
+    small = prune_structured(model, data(4, 6), {"0": ratio} if by_layer else ratio)
+    assert small[0].out_features == small[2].in_features == width
+
+
 def test_layers_that_stay_whole_are_named():
     with pytest.warns(PruningWarning, match="all outputs of the layers 0 stay: they have too few"):
         small = prune_structured(small_cnn((8, 64)), IMAGES, 0.5, round_to=8)
@@ -503,6 +709,17 @@ def parametrized():
     return model
 
 
+def normed(wrap):
+    model = mlp()
+    wrap(model[0])
+    model(data(2, 12))
+    return model
+
+
+def named():
+    return nn.ModuleDict({"fc1": nn.Linear(2, 2), "fc2": nn.Linear(2, 2)})
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda: magnitude_mask(data(3), 1), "magnitude_mask.sparsity: expected a number from 0 to below 1, got 1"),
     (lambda: magnitude_mask(data(3), 1.0), "magnitude_mask.sparsity"),
@@ -516,13 +733,33 @@ def parametrized():
     (lambda: magnitude_mask(torch.tensor([1, math.nan]), 0.5), "1 weights are NaN"),
     (lambda: prune_magnitude(mlp(), 0.5, scope="globl"), "prune_magnitude.scope: .*Did you mean 'global'"),
     (lambda: prune_magnitude(mlp(), 0.5, ["3"]), r"'3' \(ReLU\) has no weight.*Accepted: 0, 2, 4"),
-    (lambda: prune_magnitude(nn.ModuleDict({"fc1": nn.Linear(2, 2), "fc2": nn.Linear(2, 2)}), 0.5, ["fc_1"]), "Did you mean 'fc1'"),
+    (lambda: prune_magnitude(named(), 0.5, ["fc_1"]), "Did you mean 'fc1'"),
     (lambda: prune_magnitude(mlp(), 0.5, []), "None means all"),
     (lambda: prune_magnitude(mlp(), 1.5), "prune_magnitude.sparsity.*got 1.5"),
     (lambda: prune_magnitude(nn.Sequential(nn.ReLU(), nn.LayerNorm(3)), 0.5), "no layer to prune"),
     (lambda: prune_magnitude(data(3), 0.5), "prune_magnitude.model: expected a Module, got Tensor"),
     (lambda: prune_magnitude(MASKED, 0.5), "make_permanent"),
-    (lambda: prune_magnitude(parametrized(), 0.5), "another parametrization"),
+    (lambda: prune_magnitude(parametrized(), 0.5), r"parametrization of torch.nn.utils \(Half\).*`layers` can name the others"),
+    (lambda: prune_magnitude(normed(utils.weight_norm), 0.5), r"layer '0' is computed by weight_norm; torch.nn.utils.remove_weight_norm\("),
+    (lambda: prune_magnitude(normed(utils.parametrizations.weight_norm), 0.5), r"\(WeightNorm\); parametrize.remove_parametrizations"),
+    (lambda: prune_magnitude(normed(utils.spectral_norm), 0.5), r"computed by spectral_norm; torch.nn.utils.remove_spectral_norm\("),
+    (lambda: prune_structured(normed(utils.weight_norm), data(2, 12), 0.5), r"weight_norm\(layer\) takes it off.$"),
+    (lambda: prune_magnitude(named(), {"fc_1": 0.5}), "prune_magnitude.sparsity: there is no layer 'fc_1'. Did you mean 'fc1'"),
+    (lambda: prune_magnitude(mlp(), {"3": 0.5}), r"prune_magnitude.sparsity: '3' \(ReLU\) has no weight"),
+    (lambda: prune_magnitude(mlp(), {"0": 1.0}), r"prune_magnitude.sparsity\['0'\]: expected a number from 0 to below 1, got 1.0"),
+    (lambda: prune_magnitude(mlp(), {0: 0.5}), "names of layers are strings, got 0; write '0'"),
+    (lambda: prune_magnitude(mlp(), {}), "prune_magnitude.sparsity: the mapping is empty"),
+    (lambda: prune_magnitude(mlp(), {"0": 0.5}, ["0"]), "prune_magnitude.layers: the mapping names its layers already"),
+    (lambda: prune_magnitude(mlp(), {"0": 0.5}, scope="global"), "prune_magnitude.scope: each layer has a share of its own"),
+    (lambda: masks_of({"a": data(3)}, {"b": 0.5}), "masks_of.sparsity: unknown key 'b'"),
+    (lambda: Pruner({"0": 2}), r"Pruner.schedule\['0'\]: expected a number from 0 to below 1 or a function, got 2"),
+    (lambda: Pruner({"0": 0.5}, ["0"]), "Pruner.layers: the mapping names"),
+    (lambda: make([Pruner({"6": 0.5})]).fit(loader(), verbose=0), "Pruner.schedule: there is no layer '6'"),
+    (lambda: make([Pruner({"0": lambda step: 1.0})]).fit(loader(), verbose=0), r"Pruner.schedule\['0'\]: .*got 1.0 at step 0"),
+    (lambda: prune_structured(small_cnn((4, 8)), IMAGES, {"5": 0.5}), r"prune_structured.ratio: '5' \(BatchNorm2d\) has no weight"),
+    (lambda: prune_structured(small_cnn((4, 8)), IMAGES, {"0": 1.0}), r"prune_structured.ratio\['0'\]: expected a number"),
+    (lambda: prune_structured(small_cnn((4, 8)), IMAGES, {"0": 0.5, "9": 0.5}), "'9' is called last and makes the outputs"),
+    (lambda: prune_structured(small_cnn((4, 8)), IMAGES, {"0": 0.5}, ["0", "9"]), "'0' is in ignored, too"),
     (lambda: masks_of({"a": data(3)}, 2.0), "masks_of.sparsity"),
     (lambda: sensitivity(mlp(), lambda m: 1.0, [0.5, 1.0]), "sensitivity.ratios"),
     (lambda: pattern_mask(data(4, 6)), "expected a multiple of 4 input channels, got 6"),
@@ -538,8 +775,8 @@ def parametrized():
     (lambda: PolynomialSparsity(power=0), "power: expected a number above 0, got 0"),
     (lambda: ConstantSparsity(1.2), "ConstantSparsity.sparsity"),
     (lambda: ConstantSparsity(0.2, True), "ConstantSparsity.begin_step"),
-    (lambda: Pruner(0.5), "Pruner.schedule: expected a function, got 0.5"),
-    (lambda: Pruner(None), "Pruner.schedule: expected a function, got None"),
+    (lambda: Pruner(0.5), "Pruner.schedule: expected a function or a mapping, got 0.5"),
+    (lambda: Pruner(None), "Pruner.schedule: expected a function or a mapping, got None"),
     (lambda: Pruner(ConstantSparsity(0.5), scope="model"), "Pruner.scope"),
     (lambda: make([Pruner(lambda step: 1.0)]).fit(loader(), verbose=0),
      "Pruner.schedule: expected a sparsity from 0 to below 1, got 1.0 at step 0"),

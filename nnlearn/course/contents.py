@@ -68,7 +68,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
            "signals": "Signals", "rehearsal": "Rehearsal",
            "rewrites": "Rewrites", "channels": "Channels", "onnx_files": "ONNX files", "augmentation": "Augmentation",
-           "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
+           "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers", "sparsity": "Sparsity",
            "integer_layers": "Integer layers",
            "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
            "retraining": "Retraining", "workers": "Workers", "keras_stages": "Stages in Keras",
@@ -83,8 +83,8 @@ ORDER = """core ranks tensors datasets models measure report graphs probes penal
 slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints parallel
 trainer supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization
 lr_finder augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels
-layers pruning integers integer_layers programs quantization teachers features distillation retraining keras.compression keras_stages
-stages pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
+layers sparsity pruning integers integer_layers programs quantization teachers features distillation retraining keras.compression
+keras_stages stages pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
 course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba

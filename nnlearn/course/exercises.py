@@ -779,6 +779,59 @@ def _channels(weight, bias, reader, count):
     keep = weight.flatten(1).norm(dim=1).topk(count).indices.sort().values
     return weight[keep], bias[keep], reader[:, keep]
 
+# %% ../../nbs/library/exercises.ipynb #50df7b17
+def _narrow_net(sizes, epochs=15):
+    "A net that reads the 8x8 digits, its score (%) on images held out from the training, and what trains it further."
+    from nnlearn.loaders import TensorLoader
+    from nnlearn.trainer import Trainer
+    x, y, *_ = _digits()
+    rng, layers = generator(0), []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        for p in layers[-2].parameters():
+            p.data = (2 * torch.rand(p.shape, generator=rng) - 1) / inputs**0.5
+
+    def train(model, callbacks=(), epochs=15):
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, device="cpu", callbacks=list(callbacks))
+        trainer.fit(TensorLoader(x[:1000], y[:1000], batch_size=64, shuffle=True, seed=0), epochs=epochs, verbose=0)
+        return model
+
+    @torch.no_grad()
+    def score(model):
+        return 100 * (model(x[1000:]).argmax(1) == y[1000:]).double().mean().item()
+
+    return train(nn.Sequential(*layers[:-1]), epochs=epochs), score, train
+
+
+def _beyond(answer, sizes=(64, 96, 8, 10), share=0.22, what="both"):
+    "By how much an answer misses the size (bytes) and the one point of accuracy, and how many weights of the given net it moved."
+    import copy
+    model, score, train = _narrow_net(sizes)
+    before, limit = copy.deepcopy(model), share * 4 * sum(p.numel() for p in model.parameters())
+    found = answer(model, score, train, limit)
+    stay = sum(int((p != 0).sum()) if p.ndim > 1 else p.numel() for p in found.parameters())
+    moved = sum(int((p != q).sum()) for p, q in zip(model.parameters(), before.parameters(), strict=True))
+    beyond = {"bytes": max(0, math.ceil(4 * stay - limit)), "points": max(0.0, round(score(before) - score(found) - 1, 1)), "moved": moved}
+    return [beyond["bytes"], beyond["points"]] if what == "both" else beyond[what]
+
+
+@exercise("pruning.within", cases=[
+    Case("the size", call=lambda f: _beyond(f, what="bytes"), why="So many bytes too many: the zeros have to survive the training."),
+    Case("at most one point", call=lambda f: _beyond(f, what="points"),
+         why="So many points too many: the last layer has 80 weights for ten classes, and every layer needs a training under its mask."),
+    Case("the model is left alone", call=lambda f: _beyond(f, what="moved"), why="So many of its weights have moved: train a copy."),
+    Case("another net", call=lambda f: _beyond(f, (64, 40, 10), 0.4), why="Other layers, other shares: bytes and points too many."),
+    Case("it fits already", call=lambda f: _beyond(f, share=1.5), why="Then nothing has to go."),
+], timeout=90.0, hints=["`sensitivity(model, score, ratios)`, with ratios up to 0.95.", "Its `propose(size)` gives shares by layer.",
+                        "`train(copy.deepcopy(model), [Pruner(shares)])` keeps the zeros at zero."])
+def _within(model, score, train, size):
+    import copy
+
+    from nnlearn.pruning import Pruner, sensitivity
+    shares = sensitivity(model, score, (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)).propose(size)
+    return train(copy.deepcopy(model), [Pruner(shares)])
+
 # %% ../../nbs/library/exercises.ipynb #df879b6c
 def _two_outputs(second=1.0):
     "A layer with two outputs, whose weights are spread evenly; those of the second are `second` times as large."

@@ -1,5 +1,8 @@
 """Wrong answers to the exercises of lesson 18."""
+import copy
+
 from nnlearn.course.exercises import pruned_copy
+from nnlearn.pruning import ConstantSparsity, Pruner, prune_magnitude, sensitivity
 from wrong_answers import wrong
 
 
@@ -111,3 +114,45 @@ def cuts_the_readers_outputs(weight, bias, reader, count):
 def adds_absolute_values(weight, bias, reader, count):
     keep = weight.flatten(1).abs().sum(dim=1).topk(count).indices.sort().values
     return weight[keep], bias[keep], reader[:, keep]
+
+
+def proposal(model, score, size):
+    return sensitivity(model, score, (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)).propose(size)
+
+
+@wrong("pruning.within", case="the size", word="got")
+def trains_without_a_mask(model, score, train, size):
+    model = copy.deepcopy(model)
+    prune_magnitude(model, proposal(model, score, size))
+    return train(model)
+
+
+@wrong("pruning.within", case="at most one point", word="got")
+def does_not_train(model, score, train, size):
+    model = copy.deepcopy(model)
+    prune_magnitude(model, proposal(model, score, size))
+    return model
+
+
+@wrong("pruning.within", case="at most one point", word="got")
+def the_same_share_everywhere(model, score, train, size):
+    share = max(0.0, 1.02 - size / 4 / sum(p.numel() for p in model.parameters()))
+    return train(copy.deepcopy(model), [Pruner(ConstantSparsity(share))])
+
+
+@wrong("pruning.within", case="the model is left alone", word="got")
+def trains_what_it_was_given(model, score, train, size):
+    return train(model, [Pruner(proposal(model, score, size))])
+
+
+@wrong("pruning.within", case="another net", word="there is no layer '4'")
+def shares_read_off_a_plot(model, score, train, size):
+    if size >= 4 * sum(p.numel() for p in model.parameters()):
+        return model
+    return train(copy.deepcopy(model), [Pruner({"0": 0.85, "2": 0.5, "4": 0.1})])
+
+
+@wrong("pruning.within", case="it fits already", word="expected a number from 0 to below 1")
+def a_share_below_zero(model, score, train, size):
+    biases, weights = (sum(p.numel() for p in model.parameters() if p.ndim == n) for n in (1, 2))
+    return train(copy.deepcopy(model), [Pruner(ConstantSparsity(1 - (size / 4 - biases) / weights), scope="global")])
