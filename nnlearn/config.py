@@ -61,7 +61,7 @@ class Data(Section):
     classes: bool | None = None  # whether the target is a class; None: when it is text or integers
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     standardize: bool = True  # each column less its mean, over its deviation, both of the training part
-    import_: str | None = Field(None, alias="import")  # module:function
+    import_: Annotated[str | None, Field(alias="import")] = None  # module:function
     params: dict[str, Any] | None = None  # its arguments
     train_rows: Annotated[int, Ge(1)] | None = None  # only the first n training rows
     batch_size: Annotated[int, Ge(1), Le(2**16)] = 64
@@ -78,7 +78,7 @@ class Data(Section):
 class Model(Open):
     """The section `model`: a name or an import path, what its function takes, and perhaps weights."""
     name: str = "small_cnn"
-    import_: str | None = Field(None, alias="import")  # module:class or module:function
+    import_: Annotated[str | None, Field(alias="import")] = None  # module:class or module:function
     params: dict[str, Any] | None = None  # its arguments, which may also stand beside the name
     checkpoint: str | None = None  # a file of weights to start from
 
@@ -94,7 +94,7 @@ class Model(Open):
 
 class Loss(Open):
     """The section `training.loss`: a name of lesson 03, alone or with its parameters."""
-    type: str
+    type: str = "cross_entropy"
 
     @model_validator(mode="before")
     @classmethod
@@ -217,11 +217,11 @@ def _models(config: Config) -> Iterator[tuple[str, Model]]:
 
 def _import_parts(config: Config, allow_import: bool, folder: Any) -> None:
     "Import what the config names, or make sure that it was imported before."
-    for place, section in [("data", config.data), *_models(config)]:
-        if section.import_ is not None:
+    for place, path in [("data", config.data.import_), *((place, section.import_) for place, section in _models(config))]:
+        if path is not None:
             if allow_import:
-                import_object(section.import_, f"{place}.import", folder)
-            imported(section.import_, f"{place}.import")
+                import_object(path, f"{place}.import", folder)
+            imported(path, f"{place}.import")
 
 
 def _located(config: Config, folder: Path) -> Config:

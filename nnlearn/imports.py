@@ -30,10 +30,10 @@ def import_object(
     """Import a class or a function: this runs the module's code. Raises `ConfigError` where the module fails or lacks the name."""
     module_name, name = _parts_of(path, place)
     searched = list(dict.fromkeys(str(Path(each).resolve()) for each in ([folder] if folder else []) + [os.getcwd()]))
-    sys.path[:0] = [each for each in searched if each not in sys.path]
     try:
-        importlib.invalidate_caches()
         _check_same(module_name, searched, place)
+        sys.path[:] = [*searched, *(each for each in sys.path if each not in searched)]  # these first, whatever was imported before
+        importlib.invalidate_caches()
         module = importlib.import_module(module_name)
         if _SOURCES.get(module_name, _source_of(module)) != _source_of(module):  # edited since
             module = importlib.reload(module)

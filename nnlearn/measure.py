@@ -285,9 +285,9 @@ def _measure_row(name: str, fn: Callable, stored: Any, evaluate: Callable, examp
     speed_ratio, band = base.p50_ms / p50 if base else 1.0, noise_band(times, first)
     helped = base is None or size_ratio < 0.98 or size.gzip < 0.98 * base.gzip or speed_ratio > 1.05
     score = evaluate(fn)
-    value, *ends = score if isinstance(score, tuple) else (score, None, None)
+    value, low, high = score if isinstance(score, tuple) else (score, None, None)
     return Row(name, float(value), size.raw, size.gzip, p50, p95, counted, size_ratio, speed_ratio, what_runs(fn, example),
-               "" if helped else "neither smaller nor faster", *ends, *band)
+               "" if helped else "neither smaller nor faster", low, high, *band)
 
 # %% ../nbs/library/measure.ipynb #30e4e0ca
 class Comparison:

@@ -73,6 +73,10 @@ class OnnxQuantizer:
         export_onnx(model, inputs, source)
         self.names = [entry.name for entry in OnnxModel(source).inputs]
         prepare_file(source, self.ready)
+        if method == "dynamic":  # ONNX Runtime turns Gemm into MatMul and Add first, under other names
+            content = optional("onnxruntime.quantization.onnx_model", "export").ONNXModel(self.onnx.load(self.ready))
+            content.replace_gemm_with_matmul()
+            content.save_model_to_file(self.ready)
         self.content = self.onnx.load(self.ready)
         named = layer_names(self.content, model)
         types = {node.name: node.op_type for node in self.content.graph.node}
@@ -110,6 +114,9 @@ class OnnxQuantizer:
         if not any("Quantize" in kind or "Integer" in kind for kind in kinds):
             why = "every layer is excluded" if exclude else "the file has none of the operators"
             raise ConfigError(f"there is nothing to quantize: {why}.", place="quantize_model.op_types", accepted=sorted(kinds))
+        lost = {self.layers[name] for name in exclude} - {node.name for node in content.graph.node}
+        if lost:
+            raise ConfigError(f"ONNX Runtime did not leave {', '.join(sorted(lost))} in float.", place="quantize_model.exclude")
         del content.graph.value_info[:]  # the shapes in between, which no runtime needs
         self.onnx.save(content, str(path))
 

@@ -66,7 +66,9 @@ class Report:
         validation: Mapping[str, float] | None = None,  # each variant's score on validation rows, by which the headline is chosen
         choices: Mapping[str, Any] | None = None,  # how layers were chosen, by variant
         sparsity: Mapping[str, Mapping[str, float]] | None = None,  # the share of weights that is gone, by variant and layer
+        twins: Mapping[str, str] | None = None,  # of a variant in few bits: the same net in float, in the same runtime
     ):
+        self.twins = dict(twins or {})
         self.comparison, self.files, self.baseline = comparison, dict(files or {}), baseline
         self.metric, self.target, self.batch, self.validation = metric, target, batch, dict(validation or {})
         self.choices, self.sparsity = dict(choices or {}), {name: dict(shares) for name, shares in (sparsity or {}).items()}
@@ -78,7 +80,8 @@ class Report:
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dicts, with `speed_ratio_onnxruntime`, `pareto` and `file` beside the columns of `Row`."""
         base = self.comparison[self.baseline].p50_ms if self.baseline else None
-        return [asdict(row) | {"speed_ratio_onnxruntime": base and base / row.p50_ms, "pareto": row.name in self.front,
+        return [asdict(row) | {"speed_ratio_onnxruntime": base / row.p50_ms if base and self._file_ends(row, str(self.baseline)) else None,
+                               "pareto": row.name in self.front,
                                "file": self.files.get(row.name, "")} for row in self.comparison.rows]
 
     def smallest(self, points: float = 1.0) -> Row:
@@ -135,7 +138,7 @@ class Report:
         if self.metric != "accuracy":
             lines.append(f"the column accuracy holds {self.metric}")
         if self.baseline:
-            ratios = ", ".join(f"{r['name']} {r['speed_ratio_onnxruntime']:.2f}x" for r in self.rows()[1:])
+            ratios = ", ".join(f"{r['name']} {r['speed_ratio_onnxruntime']:.2f}x" for r in self.rows() if r["speed_ratio_onnxruntime"])
             lines.append(f"speed over the original under ONNX Runtime, float32: {ratios}")
         lines.append(f"on the Pareto front: {', '.join(self.front)}")
         for name, choice in self.choices.items():
@@ -151,8 +154,11 @@ class Report:
             near = self.smallest(self.target.max_drop)
             return f"no variant is {why}; the smallest that keeps the score is {near.name}: {near.bytes:,} bytes, {near.p50_ms:.3f} ms"
         same = self.comparison[self.baseline] if self.baseline and self._file_ends(small, self.baseline) else first
+        alike, twin = "", self.twins.get(small.name)
+        if twin is not None:
+            alike = f" ({self.comparison[twin].p50_ms / small.p50_ms:.2f}x that of {twin!r}, the same net in float)"
         return (f"{why}: {small.name}, {1 / small.size_ratio:.1f}x smaller, {same.p50_ms / small.p50_ms:.1f}x the speed of "
-                f"{same.name!r}, {100 * (small.accuracy - first.accuracy):+.1f} points")
+                f"{same.name!r}{alike}, {100 * (small.accuracy - first.accuracy):+.1f} points")
 
     __repr__ = __str__
 

@@ -203,12 +203,12 @@ def run_stages(
     check_used(optimizer.config)
     with _one_thread():
         config, data = with_task(optimizer.config, load_data(optimizer.config))
-        _check_together(config, data)
         optimizer = copy.copy(optimizer)
         optimizer.config = config
         maker = StageMaker(optimizer, folder, data)
         for place, section in _nets(config):
             check_fits(maker.start(section, place).eval(), data, config.training, place, config.data.label)
+        _check_together(config, data)
         folder.stage("checked", "provenance.json", [config, data.digest()], [], lambda path: rehearse(optimizer, data, path))
         nets = maker.nets()
         return _report(maker, nets, maker.files(list(nets.values())))
@@ -225,9 +225,9 @@ def _check_together(config: Config, data: Parts) -> None:
     "What a stage cannot do with such targets."
     distillation, loss = config.training.distillation, config.training.loss
     if distillation and distillation.enabled and (loss is None or loss.type != "cross_entropy" or data.train.targets.ndim > 1):
-        what = "one class for each row, by cross_entropy" if data.train.targets.ndim == 1 else "one class for each row"
-        raise ConfigError(f"expected {what}: the teacher's probabilities are what the student learns. Remove the section, or set "
-                          "enabled: false; a pruned net is fine-tuned on the targets all the same.", place="training.distillation")
+        raise ConfigError("expected one class for each row, learned by cross_entropy: the teacher's probabilities are what the student "
+                          "learns. Remove the section, or set enabled: false; a pruned net is fine-tuned on the targets all the same.",
+                          place="training.distillation")
 
 
 def rehearse(
@@ -296,10 +296,12 @@ def _report(maker: StageMaker, nets: Mapping[str, Stage], files: Mapping[str, St
     comparison = compare(variants, lambda fn: maker.judge.score(fn, data.test), rows.inputs, runs=100, one=True)
     stages = {**nets, **files}
     baseline = "original, ONNX" if "original, ONNX" in variants else None
+    twin = f"{list(nets)[-1]}, ONNX" if quantization and _ending(quantization) == ".onnx" else None
     validation = {name: maker.evaluate(fn) for name, fn in variants.items()} if data.validation else {}
     report = Report(
         comparison, {name: stages[name].path.name for name in variants}, baseline, metric=config.training.metric or "accuracy",
         target=target, batch=rows.count, validation=validation,
+        twins={quantization.format: twin} if quantization and quantization.format in variants and twin in variants else None,
         choices={name: choice for name, fn in variants.items() if (choice := choice_of(fn)) is not None},
         sparsity={name: layer_sparsity(load_net(nets["original"].path), fn) for name, fn in variants.items() if name in nets})
     report.to_csv(folder.folder / "report.csv")

@@ -34,15 +34,14 @@ def with_task(
         raise ConfigError(f"{loss.type} is for classes, and the targets are numbers. For numbers: mse, l1, smooth_l1 or huber.",
                           place="training.loss")
     if by_element and not numbers:
-        parts = replace(parts, **{name: _as_numbers(getattr(parts, name)) for name in ("train", "validation", "test")})
+        parts = replace(parts, train=_as_numbers(parts.train), test=_as_numbers(parts.test),
+                        validation=parts.validation and _as_numbers(parts.validation))
     metric = training.metric or ("accuracy" if traits.kind == "labels" or traits.logits is not None else "r2")
     training = training.model_copy(update={"loss": loss, "metric": metric})
     return config.model_copy(update={"training": training}), parts
 
 
-def _as_numbers(part: Part | None) -> Part | None:
-    if part is None:
-        return None
+def _as_numbers(part: Part) -> Part:
     targets = part.targets.float()
     return replace(part, targets=targets.unsqueeze(1) if targets.ndim == 1 else targets)
 
