@@ -17,22 +17,22 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 from .builders import get_warmup_scheduler
-from .config import Config, make_model, make_optimizer, read_config, read_yaml
+from .config import Config, load_weights, make_loss, make_model, make_optimizer, read_config, read_yaml
 from .core import ConfigError, check_keys, fit_value, seed_everything
-from .data import split
 from .loaders import TensorLoader
-from .stages import load_data
+from .metrics import METRICS
+from .sources import divided, load_data
 from .studies import ProgressOf, Study, run_study
+from .tasks import check_fits, with_task
 from .trainer import Trainer
 from .trials import Choice, IntUniform, LogUniform, SearchResults, TrialHandle, Uniform, flat, nested
 
 # %% ../nbs/library/config_search.ipynb #23d00005
 _RANGES: dict[str, Any] = {"log_uniform": LogUniform, "uniform": Uniform, "int_uniform": IntUniform, "choice": Choice}
 _DEFAULTS: dict[str, Any] = {"trials": 20, "monitor": "val_loss", "early_stop": True, "validation": 0.2, "storage": None}
-_MONITORS = {"val_loss": "min", "val_accuracy": "max"}
+_MONITORS = {"val_loss": "min", **{f"val_{name}": "max" for name in METRICS if name not in ("mae", "mse", "rmse")}}
 
 
 class SearchConfig:
@@ -41,7 +41,10 @@ class SearchConfig:
     def __init__(
         self,
         document: Any,  # what YAML gives: the config, with the section `search`
+        allow_import: bool = False,  # whether modules that it names may be imported, which runs them
+        folder: str | os.PathLike | None = None,  # where its files and modules lie; None: the working folder
     ):
+        self.allow_import, self.folder = allow_import, folder
         if not isinstance(document, Mapping) or "search" not in document:
             raise ConfigError("missing section: search, with the keys trials and space.", place="config")
         self.base = {key: part for key, part in document.items() if key != "search"}
@@ -61,7 +64,7 @@ class SearchConfig:
             raise ConfigError(f"unknown column {self.monitor!r}.", place="search.monitor", given=self.monitor, accepted=list(_MONITORS))
         self.mode: Any = _MONITORS[self.monitor]
         self.space = self._space(section["space"])
-        self.seed = read_config(self.base).seed
+        self.seed = read_config(self.base, allow_import, folder).seed
         for end in (0.0, 1.0):  # both ends make a config
             self.with_values({key: d.options[-int(end)] if isinstance(d, Choice) else d.at(end) for key, d in self.space.items()})
 
@@ -89,7 +92,7 @@ class SearchConfig:
         values: Mapping[str, Any],  # keys with dots to values
     ) -> Config:
         """The config of a trial; raises `ConfigError` with the path of the key."""
-        return read_config(self.document(values))
+        return read_config(self.document(values), self.allow_import, self.folder)
 
     def document(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The config of a trial as YAML would give it."""
@@ -102,27 +105,33 @@ class SearchConfig:
 
     def objective(self, params: Mapping[str, Any], trial: TrialHandle) -> float:
         """Train the config of a trial on a part of the training rows, and judge it by the rest."""
-        config = read_config(dict(params))
-        seed_everything(config.seed)
-        data = load_data(config)
-        rows = torch.arange(len(data.train_y))  # the same parts for all trials
-        kept, held = (part[0] for part in split((rows, data.train_y), (1 - self.validation, self.validation), seed=self.seed))
+        config = read_config(dict(params), self.allow_import, self.folder)
+        config, data = with_task(config, load_data(config))
+        kept, held = divided(data.train, self.validation, self.seed, "search.validation")  # the same parts for all trials
         size, epochs = config.data.batch_size, config.training.epochs
-        loader = TensorLoader(data.train_x[kept], data.train_y[kept], batch_size=size, shuffle=True, seed=config.seed)
+        loader = TensorLoader(*kept.tensors, batch_size=size, shuffle=True, seed=config.seed)
+        seed_everything(config.seed)
         net = make_model(config.model)
+        if config.model.checkpoint is not None:
+            load_weights(net, config.model.checkpoint)
+        check_fits(net.eval(), data, config.training, "model", config.data.label)
         optimizer = make_optimizer(config.training, net.parameters())
         section = config.training.lr_schedule
         schedule = None if section is None else get_warmup_scheduler(section, optimizer, len(loader), epochs)
-        trainer = Trainer(net, nn.CrossEntropyLoss(), optimizer, schedule, metrics=["accuracy"], callbacks=[trial.callback(self.monitor)])
-        trainer.fit(loader, TensorLoader(data.train_x[held], data.train_y[held], batch_size=500), epochs=epochs, verbose=0)
+        loss, metric = make_loss(config.training.loss), config.training.metric  # type: ignore[arg-type]
+        if self.monitor not in ("val_loss", f"val_{metric}"):
+            raise ConfigError(f"the score of this task is {metric}: expected val_loss or val_{metric}.", place="search.monitor")
+        trainer = Trainer(net, loss, optimizer, schedule, metrics=[metric], callbacks=[trial.callback(self.monitor)])
+        trainer.fit(loader, TensorLoader(*held.tensors, batch_size=500), epochs=epochs, verbose=0)
         return trainer.history.best(self.monitor)[self.monitor]
 
 
 def load_search(
     path: str | os.PathLike,  # a YAML file of at most 1 MB
+    allow_import: bool = False,  # whether modules that it names may be imported, which runs them
 ) -> SearchConfig:
     """Read and check a config with a section `search`; whatever is wrong raises `ConfigError` with the place."""
-    return SearchConfig(read_yaml(path))
+    return SearchConfig(read_yaml(path), allow_import, Path(path).resolve().parent)
 
 # %% ../nbs/library/config_search.ipynb #23d00007
 def search_by_config(
@@ -130,9 +139,10 @@ def search_by_config(
     output: str | os.PathLike = "searched",  # the folder for all files; one that has a search goes on with it
     workers: int = 1,  # processes
     verbose: int = 1,  # 1: a progress bar
+    allow_import: bool = False,  # whether modules that the file names may be imported, which runs them
 ) -> SearchResults:
     """Run the search of a file. Writes search.journal, trials.csv, search.png and best.yaml, a config for `nnlearn optimize`."""
-    config, folder = load_search(path), Path(output)
+    config, folder = load_search(path, allow_import), Path(output)
     if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 256:
         raise ConfigError(f"expected an integer from 1 to 256, got {workers!r}.", place="workers")
     if folder.exists() and not folder.is_dir():
@@ -152,10 +162,10 @@ def search_by_config(
     return results
 
 
-def work(path: str, output: str) -> None:
+def work(path: str, output: str, allow_import: bool) -> None:
     """The life of one process of a search."""
     torch.set_num_threads(1)
-    config = load_search(path)
+    config = load_search(path, allow_import)
     study = _study(config, Path(output))
     try:
         run_study(study, config.objective, config.trials, verbose=0)
@@ -170,7 +180,8 @@ def _study(config: SearchConfig, folder: Path) -> Study:
 
 def _watch(study: Study, config: SearchConfig, path: Path, folder: Path, workers: int, verbose: int) -> SearchResults:
     "Start the processes, replace those that are killed, and end them all at Ctrl-C."
-    command = [sys.executable, "-c", f"from nnlearn.config_search import work; work({str(path)!r}, {str(folder.resolve())!r})"]
+    command = [sys.executable, "-c", f"from nnlearn.config_search import work; "
+               f"work({str(path)!r}, {str(folder.resolve())!r}, {config.allow_import})"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running, replaced = [subprocess.Popen(command, env=environment) for _ in range(workers)], 0
     try:

@@ -8,7 +8,7 @@ __all__ = ['ModelOptimizer']
 # %% ../nbs/22_pipeline.ipynb #8a8b93bc
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from .batches import batches_in, split_batch
 from .builders import get_warmup_scheduler
 from .config import Config as Config
 from .config import Model as Model
-from .config import check_used, load_config, make_optimizer, read_config
+from .config import check_used, load_config, make_loss, make_optimizer, read_config
 from .config import make_model as make_model
 from .core import ConfigError, checked, seed_everything
 from .distillation import DistillationLoss, distill
@@ -37,7 +37,8 @@ from .runs import RunFolder, load_net
 from .runs import save_net as save_net
 from .runtimes import OnnxModel
 from .schedules import CosineDecay
-from .stages import StopWhenInterrupted, first_rows, run_stages, sparsity_schedule
+from .stages import (
+    StopWhenInterrupted, calibration_rows, in_batches, run_stages, sparsity_schedule)
 from .training import Callback
 from .trainer import Trainer
 
@@ -54,23 +55,25 @@ class ModelOptimizer:
         self,
         config: Any,  # a `Config`, a dict, or a YAML file; missing sections have defaults
         verbose: bool | Literal[0, 1, 2] = 1,  # 0: silent, 1: progress bars
+        allow_import: bool = False,  # whether modules it names may be imported: runs them
     ):
-        from_file = isinstance(config, (str, os.PathLike))
-        self.config = load_config(config) if from_file else read_config(config)
+        read = load_config if isinstance(config, (str, os.PathLike)) else read_config
+        self.config = read(config, allow_import)
         self.verbose = verbose
 
     def train(self, model: nn.Module, train_loader: Any) -> nn.Module:
         """The model, trained in place by `epochs`, `optimizer` and `lr_schedule`."""
         if is_keras(model):
             return train_keras(self.config, model, train_loader)
+        if self.config.training.epochs == 0:  # its weights come from a checkpoint
+            return model.eval()
         return self._fit(model, train_loader, self.config.training.epochs, first=True)
 
     def apply_pruning(
         self,
         model: nn.Module,  # trained; it is left as it is
         train_loader: Any = None,  # to fine-tune with; not needed for 0 epochs
-        example: torch.Tensor
-        | None = None,  # for structured pruning; None: the first batch
+        example: Any = None,  # inputs, for structured pruning; None: the first batch
     ) -> nn.Module:
         """A pruned and fine-tuned copy, by `training.pruning`."""
         section = self._section("pruning")
@@ -85,7 +88,8 @@ class ModelOptimizer:
         callbacks: list[Callback] = []
         if section.type == "structured":
             if example is None and train_loader is not None:
-                example = split_batch(next(iter(train_loader)))[0]
+                inputs = split_batch(next(iter(train_loader)))[0]
+                example = tuple(inputs) if isinstance(inputs, list) else inputs
             model = prune_structured(model, example, section.target_sparsity)
         else:
             if not section.during_training:
@@ -127,6 +131,7 @@ class ModelOptimizer:
         representative_dataset: Any,  # a tensor, or an iterable of inputs or of batches
         train_loader: Any = None,  # for type during_training
         path: str | os.PathLike | None = None,  # of its file; None: a temporary one
+        evaluate: Callable[[Any], float] | None = None,  # a net's score, for max_drop
     ) -> Any:  # callable like the model, with its file in `path`
         """The model in integers or half precision, by `training.quantization`."""
         section = self._section("quantization")
@@ -134,7 +139,7 @@ class ModelOptimizer:
             return quantize_keras(
                 self.config, model, representative_dataset, train_loader, path)
         check_used(self.config)
-        rows = first_rows(representative_dataset, section.calibration_rows)
+        rows = calibration_rows(representative_dataset, section.calibration_rows)
         if section.type == "during_training":
             if train_loader is None:
                 raise ConfigError(
@@ -147,11 +152,13 @@ class ModelOptimizer:
         if section.format == "float16":
             return quantize_model(
                 model, "float16", example=rows, backend=section.backend, path=path)
-        return quantize_model(model, "static", rows, backend=section.backend, path=path)
+        return quantize_model(
+            model, "static", in_batches(rows), backend=section.backend, path=path,
+            op_types=section.op_types, reduce_range=section.reduce_range,
+            exclude=section.exclude or (), max_drop=section.max_drop, evaluate=evaluate)
 
     def export(
-        self, model: nn.Module, example: torch.Tensor, path: str | os.PathLike
-    ) -> OnnxModel:
+        self, model: nn.Module, example: Any, path: str | os.PathLike) -> OnnxModel:
         """The model as an ONNX file, checked against torch, by `export`."""
         export_onnx(model, example, path, dynamic_batch=self.config.export.dynamic_batch)
         return OnnxModel(path)
@@ -178,8 +185,10 @@ class ModelOptimizer:
         callbacks: Sequence[Callback] = (), first: bool = False) -> nn.Module:
         "Train in place, on the machine's device, and bring the model back in eval mode."
         optimizer, schedule = self._optimizer(model, loader, epochs, rate, first)
+        training = self.config.training
+        loss = make_loss(training.loss) if training.loss else nn.CrossEntropyLoss()
         trainer = Trainer(
-            model, nn.CrossEntropyLoss(), optimizer, schedule, metrics=["accuracy"],
+            model, loss, optimizer, schedule, metrics=[training.metric or "accuracy"],
             callbacks=[*callbacks, StopWhenInterrupted()])
         trainer.fit(loader, epochs=epochs, verbose=self.verbose)
         return model.cpu().eval()

@@ -74,10 +74,14 @@ def torchao_errors(
 
 def x86_quantizer(
     qat: bool = False,  # for training under fake quantization
+    left: Iterable[str] = (),  # layers that stay in float
 ) -> Any:
     """The quantizer of PT2E for x86 processors: int8 weights for each output, uint8 activations."""
     x86 = torchao("quantization.pt2e.quantizer.x86_inductor_quantizer")
-    return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config(is_qat=qat))
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config(is_qat=qat))
+    for name in left:
+        quantizer.set_module_name_qconfig(name, None)
+    return quantizer
 
 
 def same_in_eval_mode(
@@ -295,9 +299,11 @@ class QuantizedModel(nn.Module):
         method: str,  # how it was quantized
         freeze: bool = True,  # put integer kernels in place
         path: str | os.PathLike | None = None,  # where it is saved; None: a temporary file, when `path` is asked for
+        metadata: Mapping[str, str] | None = None,  # what the file shall say of itself
     ):
         super().__init__()
         _load_operators(method)
+        self.metadata = dict(metadata or {})
         self.program, self.method, self.frozen = program, method, freeze and method == "static"
         self.stored = program.module()
         self._runs = [_frozen(program) if self.frozen else self.stored]  # in a list: packed weights are no part of the state
@@ -323,7 +329,8 @@ class QuantizedModel(nn.Module):
             raise ConfigError(f"there is no folder {str(path.parent)!r}; make it first.", place="QuantizedModel.save.path")
         buffer = io.BytesIO()
         with silence():
-            torch.export.save(self.program, buffer, extra_files={_NOTE: json.dumps({"method": self.method, "freeze": self.frozen})})
+            torch.export.save(self.program, buffer, extra_files={_NOTE: json.dumps(
+                {"method": self.method, "freeze": self.frozen, "metadata": self.metadata})})
         unfinished = path.with_name(path.name + ".part")
         with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as target:
             for entry in source.namelist():
@@ -422,7 +429,7 @@ def load_quantized(
     except Exception as error:
         raise ConfigError(f"{Path(path).name} is not a valid quantized model file ({type(error).__name__}: {first_line(error):.120}). "
                           "Write it again.", place="load_quantized.path") from error
-    made = QuantizedModel(program, note["method"], note["freeze"])
+    made = QuantizedModel(program, note["method"], note["freeze"], metadata=note.get("metadata"))
     made._path = str(path)
     return made
 

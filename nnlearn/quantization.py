@@ -9,19 +9,21 @@ __all__ = ['METHODS', 'quantize_model', 'QATModel', 'prepare_qat', 'QATCallback'
 import copy
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import nn
 
-from .core import ConfigError, checked, first_line, optional, silence
+from .core import ConfigError, checked, silence
 from .export import export_onnx, fold_batch_norm
 from .integers import Bits, affine_params, dequantize, quantize
 from .models import as_inputs, copy_module, run_example
-from .onnx_files import INT8_OPERATORS, prepare_file, share_weights
+from .layer_choice import choice_of as choice_of
+from .layer_choice import quantize_within
+from .onnx_quantizer import OnnxQuantizer, finish_file
 from .programs import (
     QuantizedModel, calibration_batches, drop_unused, exported_program, int8_kernels,
     legacy_eager, load_quantized, onnx_of_program, same_in_eval_mode, torchao, torchao_errors,
@@ -48,12 +50,18 @@ def quantize_model(
     path: str | os.PathLike | None = None,  # the file to write; None: a temporary one
     freeze: bool = True,  # torch: integer kernels; without, floats imitate the integers
     op_types: Sequence[str] | None = None,  # onnxruntime: operators; None: `INT8_OPERATORS`
+    reduce_range: bool = False,  # onnxruntime: weights of 7 bits, for CPUs without VNNI
+    exclude: Sequence[str] = (),  # layers, or parts with all their layers, left in float
+    max_drop: Annotated[float, Gt(0)] | None = None,  # points it may lose, by `evaluate`
+    evaluate: Callable[[Any], float] | None = None,  # a net's score, on validation rows
 ) -> Any:  # a `QuantizedModel` or an `OnnxModel`: called like the model, with a `path`
     """Quantize a trained model: weights, and activations where the method does it, to 8 bits.
 
     Or floats to 16 bits. "static" handles convolutions and linear layers and needs data
     that look like what the model will see; "dynamic" (in torch) and "weight_only" handle
-    linear layers. Raises `ConfigError` for data that are empty, not finite or of another
+    linear layers. With `max_drop`, the layers that cost most stay in float until the net
+    loses no more points than that; `choice_of(result)` says which, and whether it held.
+    Raises `ConfigError` for data that are empty, not finite or of another
     shape, and a model that cannot become a graph or has nothing to quantize. With ONNX
     Runtime norms and factors stay floats, by default: their input may have columns of very
     different sizes, which one scale cannot hold. Sources:
@@ -63,90 +71,85 @@ def quantize_model(
         raise ConfigError(
             f"backend {backend!r} does not support {method!r}.",
             place="quantize_model.method", given=method, accepted=METHODS[backend])
+    if "16" in method and (exclude or max_drop is not None):
+        raise ConfigError(
+            f"{method} takes the whole net; layers are chosen for int8.",
+            place="quantize_model.exclude" if exclude else "quantize_model.max_drop")
     needed = method == "static" or (example is None and calibration is not None)
     batches = calibration_batches(calibration, example) if needed else []
     first = batches[0] if example is None and batches else example
     inputs = as_inputs(first, "quantize_model")
     model = copy_module(model, "quantize_model").eval()
     run_example(model, inputs, "quantize_model")
-    if method == "float16":
-        within_half([*inputs, *model.state_dict().values()], "quantize_model")
+    if "16" in method:
+        return _in_half(model, method, inputs, backend, path)
+    wishes = (batches or [inputs], exclude, max_drop, evaluate)
     if backend == "onnxruntime":
-        return _quantize_onnx(model, method, batches, inputs, path, op_types)
-    if method == "static":
-        program = _static_program(model, inputs, batches)
-    elif method in ("float16", "bfloat16"):
-        half = _Half(model, getattr(torch, method))
-        program = exported_program(half, inputs, "quantize_model")
-    else:
-        program = _linear_program(model, inputs, method)
-    return QuantizedModel(program, method, freeze, path)
+        options = (inputs, batches, method, op_types, reduce_range)
+        return _quantize_onnx(model, options, wishes, path)
+    make = _static_program if method == "static" else _linear_program
+
+    def quantized(left: frozenset[str]) -> QuantizedModel:
+        program = make(model, inputs, batches, method, left)
+        return QuantizedModel(program, method, freeze)
+
+    kinds = (nn.Linear, nn.Conv2d) if method == "static" else nn.Linear
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, kinds)]
+    result, choice = quantize_within(quantized, layers, model, *wishes)
+    result.metadata = choice.metadata() if choice else {}
+    if path is not None:
+        result.save(path)
+    return result
+
 
 # %% ../nbs/20_quantization.ipynb #fff4271c
 def _quantize_onnx(
-    model: nn.Module, method: str, batches: Sequence[tuple], inputs: tuple,
-    path: str | os.PathLike | None, op_types: Sequence[str] | None) -> OnnxModel:
-    "Export, pre-process, quantize; without a path the result keeps a temporary folder."
-    onnx, kept = optional("onnx", "export"), tempfile.TemporaryDirectory()
+    model: nn.Module, options: tuple, wishes: tuple, path: str | os.PathLike | None) -> OnnxModel:
+    "Export once, write a file for each choice of layers, keep the chosen one."
+    kept = tempfile.TemporaryDirectory()
     target = Path(kept.name, "model.onnx") if path is None else Path(path)
-    with beside(target, "quantize_model") as file, tempfile.TemporaryDirectory() as folder:
-        source, made = str(Path(folder, "float.onnx")), str(Path(folder, "made.onnx"))
-        if method == "float16":
-            export_onnx(_Half(model, torch.float16), inputs, made, check=False)
-        else:
-            export_onnx(model, inputs, source)
-            _quantize_file(source, made, method, batches, op_types)
-        content = share_weights(onnx.load(made))
-        kinds = " ".join(node.op_type for node in content.graph.node)
-        if method != "float16" and "Quantize" not in kinds and "Integer" not in kinds:
-            raise ConfigError(
-                "there is nothing to quantize: the file has none of the operators.",
-                place="quantize_model.op_types", accepted=sorted(set(kinds.split())))
-        del content.graph.value_info[:]  # the shapes in between, which no runtime needs
-        onnx.save(content, str(file))
-        run_example(OnnxModel(file), inputs, "quantize_model")
+    with OnnxQuantizer(model, *options) as quantizer, beside(target, "quantize_model") as file:
+
+        def quantized(left: frozenset[str]) -> OnnxModel:
+            name = f"{len(left)}-{abs(hash(left))}.onnx"
+            quantizer.write(Path(kept.name, name), left)
+            return OnnxModel(Path(kept.name, name))
+
+        chosen, choice = quantize_within(quantized, list(quantizer.layers), model, *wishes)
+        finish_file(chosen.path, file, choice.metadata() if choice else {})
+        run_example(OnnxModel(file), options[0], "quantize_model")
     result = OnnxModel(target)
     result.folder = kept  # type: ignore[attr-defined]  # lives as long as the model
     return result
 
 
-def _quantize_file(
-    source: str, made: str, method: str, batches: Sequence[tuple],
-    op_types: Sequence[str] | None) -> None:
-    "QDQ (nodes that quantize and dequantize) for static, integers at run time for dynamic."
-    tools, ready = optional("onnxruntime.quantization", "export"), source + ".ready"
-    kinds = None if method == "dynamic" else list(INT8_OPERATORS)
-    kinds = kinds if op_types is None else list(op_types)
-    names = [entry.name for entry in OnnxModel(source).inputs]
-    arrays = [[x.detach().cpu().numpy() for x in batch] for batch in batches]
-    feeds = iter([dict(zip(names, batch, strict=True)) for batch in arrays])
-
-    class Reader(tools.CalibrationDataReader):  # type: ignore[name-defined]
-        def get_next(self) -> Any:
-            return next(feeds, None)
-
-    prepare_file(source, ready)
-    try:
-        with silence():
-            if method == "static":
-                tools.quantize_static(
-                    ready, made, Reader(), tools.QuantFormat.QDQ, kinds, per_channel=True,
-                    activation_type=tools.QuantType.QUInt8,
-                    weight_type=tools.QuantType.QInt8)
-            else:
-                tools.quantize_dynamic(ready, made, kinds, weight_type=tools.QuantType.QInt8)
-    except Exception as error:
-        raise ConfigError(
-            f"ONNX Runtime cannot quantize this model ({type(error).__name__}: "
-            f"{first_line(error):.200}).", place="quantize_model.model") from error
+def _in_half(model: nn.Module, method: str, inputs: tuple, backend: str, path: Any) -> Any:
+    "A net in 16-bit floats, as an ONNX file or a torch program."
+    if method == "float16":
+        within_half([*inputs, *model.state_dict().values()], "quantize_model")
+    half = _Half(model, getattr(torch, method))
+    if backend == "torch":
+        program = exported_program(half, inputs, "quantize_model")
+        return QuantizedModel(program, method, path=path)
+    kept = tempfile.TemporaryDirectory()
+    target = Path(kept.name, "model.onnx") if path is None else Path(path)
+    with beside(target, "quantize_model") as file:
+        export_onnx(half, inputs, file, check=False)
+        finish_file(file, file, {})
+        run_example(OnnxModel(file), inputs, "quantize_model")
+    result = OnnxModel(target)
+    result.folder = kept  # type: ignore[attr-defined]  # lives as long as the model
+    return result
 
 # %% ../nbs/20_quantization.ipynb #ccbe68f1
-def _static_program(model: nn.Module, inputs: tuple, batches: Sequence[tuple]) -> Any:
+def _static_program(
+    model: nn.Module, inputs: tuple, batches: Sequence[tuple], method: str,
+    left: Collection[str]) -> Any:
     "Static quantization by PT2E: observe, calibrate, convert."
     pt2e = torchao("quantization.pt2e.quantize_pt2e")
     graph = exported_program(explicit_padding(model), inputs, "quantize_model").module()
     with torchao_errors("quantize_model"), torch.no_grad():
-        prepared = pt2e.prepare_pt2e(graph, x86_quantizer())
+        prepared = pt2e.prepare_pt2e(graph, x86_quantizer(left=left))
         for batch in batches:
             prepared(*batch)
     return _converted(prepared, inputs, "quantize_model")
@@ -165,9 +168,18 @@ def _converted(prepared: Any, inputs: tuple, place: str) -> Any:
     return exported_program(graph, inputs, place)
 
 # %% ../nbs/20_quantization.ipynb #9fca4bed
-def _linear_program(model: nn.Module, inputs: tuple, method: str) -> Any:
+def _linear_program(
+    model: nn.Module, inputs: tuple, batches: Sequence[tuple], method: str,
+    left: Collection[str]) -> Any:
     "torchao's quantize_: linear layers with int8 weights, dynamic: int8 activations too."
-    if not any(isinstance(layer, nn.Linear) for layer in model.modules()):
+    model = copy.deepcopy(model)
+    chosen = {name for name, layer in model.named_modules()
+              if isinstance(layer, nn.Linear) and name not in left}
+    if not chosen and left:
+        raise ConfigError(
+            "there is nothing to quantize: every layer is excluded.",
+            place="quantize_model.exclude")
+    if not chosen:
         raise ConfigError(
             f"{method} quantization is for linear layers, and the model has none; "
             "use static.",
@@ -175,9 +187,10 @@ def _linear_program(model: nn.Module, inputs: tuple, method: str) -> Any:
     ao = torchao("quantization")
     with silence():
         if method == "dynamic":
-            ao.quantize_(model, ao.Int8DynamicActivationInt8WeightConfig())
+            config = ao.Int8DynamicActivationInt8WeightConfig()
         else:
-            ao.quantize_(model, ao.Int8WeightOnlyConfig())
+            config = ao.Int8WeightOnlyConfig()
+        ao.quantize_(model, config, filter_fn=lambda layer, name: name in chosen)
     return exported_program(model, inputs, "quantize_model")
 
 

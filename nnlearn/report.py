@@ -22,10 +22,33 @@ from .measure import Comparison, Row
 def pareto_front(
     rows: Sequence[Row],  # of a comparison
 ) -> list[str]:  # names, in the order of the rows
-    """The variants that no other beats in accuracy, bytes and median latency together."""
-    costs = [(-row.accuracy, row.bytes, row.p50_ms) for row in rows]
-    return [row.name for row, own in zip(rows, costs, strict=True)
-            if not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs)]
+    """The variants that no other beats: none is as accurate, small (also after gzip) and fast, and clearly ahead in one of these.
+
+    Where a comparison knows its noise, clearly means outside it: accuracies further apart than half their intervals, speeds whose
+    bands do not meet, sizes by more than 2 %.
+    """
+    return [row.name for row in rows if not any(_beats(other, row) for other in rows)]
+
+
+def _beats(one: Row, other: Row) -> bool:
+    ahead = [*_ahead_in_accuracy(one, other), *_ahead_in_speed(one, other)]
+    for size in ("bytes", "gzip"):
+        a, b = getattr(one, size), getattr(other, size)
+        ahead.append(0 if abs(a - b) <= 0.02 * max(a, b) else 1 if a < b else -1)
+    return min(ahead) >= 0 and max(ahead) > 0
+
+
+def _ahead_in_accuracy(one: Row, other: Row) -> list[int]:
+    "1: clearly more accurate, -1: clearly less, 0: neither can be said."
+    halves = [(row.accuracy_high - row.accuracy_low) / 2 for row in (one, other)
+              if row.accuracy_low is not None and row.accuracy_high is not None]
+    gap, noise = one.accuracy - other.accuracy, max(halves, default=0.0)
+    return [0 if abs(gap) <= noise else 1 if gap > 0 else -1]
+
+
+def _ahead_in_speed(one: Row, other: Row) -> list[int]:
+    bands = [(row.speed_low or row.speed_ratio, row.speed_high or row.speed_ratio) for row in (one, other)]
+    return [1 if bands[0][0] > bands[1][1] else -1 if bands[1][0] > bands[0][1] else 0]
 
 # %% ../nbs/library/report.ipynb #5e230007
 @checked
@@ -37,8 +60,18 @@ class Report:
         comparison: Comparison,  # the original first
         files: Mapping[str, str] | None = None,  # the file of each variant
         baseline: str | None = None,  # the original under ONNX Runtime, to which a second ratio refers
+        metric: str = "accuracy",  # what the column of that name holds
+        target: Any = None,  # the section `target` of a config: max_drop, latency_ms, bytes
+        batch: int | None = None,  # rows of the calls that were timed
+        validation: Mapping[str, float] | None = None,  # each variant's score on validation rows, by which the headline is chosen
+        choices: Mapping[str, Any] | None = None,  # how layers were chosen, by variant
+        sparsity: Mapping[str, Mapping[str, float]] | None = None,  # the share of weights that is gone, by variant and layer
+        twins: Mapping[str, str] | None = None,  # of a variant in few bits: the same net in float, in the same runtime
     ):
+        self.twins = dict(twins or {})
         self.comparison, self.files, self.baseline = comparison, dict(files or {}), baseline
+        self.metric, self.target, self.batch, self.validation = metric, target, batch, dict(validation or {})
+        self.choices, self.sparsity = dict(choices or {}), {name: dict(shares) for name, shares in (sparsity or {}).items()}
         self.front = pareto_front(comparison.rows)
 
     def __getitem__(self, name: str) -> Row:
@@ -47,13 +80,27 @@ class Report:
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dicts, with `speed_ratio_onnxruntime`, `pareto` and `file` beside the columns of `Row`."""
         base = self.comparison[self.baseline].p50_ms if self.baseline else None
-        return [asdict(row) | {"speed_ratio_onnxruntime": base and base / row.p50_ms, "pareto": row.name in self.front,
+        return [asdict(row) | {"speed_ratio_onnxruntime": base / row.p50_ms if base and self._file_ends(row, str(self.baseline)) else None,
+                               "pareto": row.name in self.front,
                                "file": self.files.get(row.name, "")} for row in self.comparison.rows]
 
     def smallest(self, points: float = 1.0) -> Row:
-        """The smallest variant that loses at most this many percentage points of accuracy to the original."""
-        least = self.comparison.rows[0].accuracy - points / 100 - 1e-9
-        return min((row for row in self.comparison.rows if row.accuracy >= least), key=lambda row: row.bytes)
+        """The smallest variant that loses at most this many percentage points to the original, on validation rows where there are any."""
+        score = {row.name: self.validation.get(row.name, row.accuracy) for row in self.comparison.rows}
+        least = score[self.comparison.rows[0].name] - points / 100 - 1e-9
+        return min((row for row in self.comparison.rows if score[row.name] >= least), key=lambda row: row.bytes)
+
+    def headline(self) -> tuple[Row | None, str]:
+        """The variant to ship and why: the smallest that keeps what `target` asks for, or None."""
+        if self.target is None:
+            return self.smallest(), "smallest within 1 point of the original"
+        asked, score = self.target, {row.name: self.validation.get(row.name, row.accuracy) for row in self.comparison.rows}
+        least = score[self.comparison.rows[0].name] - asked.max_drop / 100 - 1e-9
+        limits = [f"{asked.max_drop:g} points", *([f"{asked.latency_ms:g} ms for {self.batch} row(s)"] if asked.latency_ms else []),
+                  *([f"{asked.bytes:,} bytes"] if asked.bytes else [])]
+        rows = [row for row in self.comparison.rows if score[row.name] >= least
+                and (asked.latency_ms is None or row.p50_ms <= asked.latency_ms) and (asked.bytes is None or row.bytes <= asked.bytes)]
+        return min(rows, key=lambda row: row.bytes, default=None), f"within {', '.join(limits)}"
 
     def _file_ends(self, row: Row, like: str) -> bool:
         "Whether a variant runs in the runtime of another: their files are of one kind. Only then may speeds be compared."
@@ -79,7 +126,7 @@ class Report:
         rows = self.comparison.rows
         right = [100 * row.accuracy for row in rows]
         middle, half = (max(right) + min(right)) / 2, max(1.0, 0.65 * (max(right) - min(right)))  # two points, or noise looks large
-        axes[0].set(ylabel="accuracy (%)", ylim=(middle - half, middle + half))
+        axes[0].set(ylabel=f"{self.metric} (%)", ylim=(middle - half, middle + half))
         _panel(axes[0], self, [row.bytes / 1024 for row in rows], "size on disk (KiB)")
         _panel(axes[1], self, [row.p50_ms for row in rows], "median latency (ms)")
         fig.legend(handles=[plt.Line2D([], [], ls="", label=f"{i}  {row.name}") for i, row in enumerate(rows, 1)],
@@ -87,16 +134,31 @@ class Report:
         return fig
 
     def __str__(self) -> str:
-        small, lines = self.smallest(), [str(self.comparison)]
+        lines = [str(self.comparison)]
+        if self.metric != "accuracy":
+            lines.append(f"the column accuracy holds {self.metric}")
         if self.baseline:
-            ratios = ", ".join(f"{r['name']} {r['speed_ratio_onnxruntime']:.2f}x" for r in self.rows()[1:])
+            ratios = ", ".join(f"{r['name']} {r['speed_ratio_onnxruntime']:.2f}x" for r in self.rows() if r["speed_ratio_onnxruntime"])
             lines.append(f"speed over the original under ONNX Runtime, float32: {ratios}")
         lines.append(f"on the Pareto front: {', '.join(self.front)}")
-        same = self.comparison[self.baseline] if self.baseline and self._file_ends(small, self.baseline) else self.comparison.rows[0]
-        lines.append(f"smallest within 1 point of the original: {small.name}, {1 / small.size_ratio:.1f}x smaller, "
-                     f"{same.p50_ms / small.p50_ms:.1f}x the speed of {same.name!r}, "
-                     f"{100 * (small.accuracy - self.comparison.rows[0].accuracy):+.1f} points")
-        return "\n".join(lines)
+        for name, choice in self.choices.items():
+            if choice.floats or not choice.held:
+                lines.append(f"{name}: {', '.join(choice.floats) or 'no layer'} left in float; {str(choice).splitlines()[-1]}")
+        return "\n".join([*lines, self.verdict()])
+
+    def verdict(self) -> str:
+        """The headline in a sentence: speeds are compared within one runtime only."""
+        small, why = self.headline()
+        first = self.comparison.rows[0]
+        if small is None:
+            near = self.smallest(self.target.max_drop)
+            return f"no variant is {why}; the smallest that keeps the score is {near.name}: {near.bytes:,} bytes, {near.p50_ms:.3f} ms"
+        same = self.comparison[self.baseline] if self.baseline and self._file_ends(small, self.baseline) else first
+        alike, twin = "", self.twins.get(small.name)
+        if twin is not None:
+            alike = f" ({self.comparison[twin].p50_ms / small.p50_ms:.2f}x that of {twin!r}, the same net in float)"
+        return (f"{why}: {small.name}, {1 / small.size_ratio:.1f}x smaller, {same.p50_ms / small.p50_ms:.1f}x the speed of "
+                f"{same.name!r}{alike}, {100 * (small.accuracy - first.accuracy):+.1f} points")
 
     __repr__ = __str__
 
@@ -127,33 +189,59 @@ def _panel(ax: Any, report: Report, costs: Sequence[float], label: str) -> None:
 # %% ../nbs/library/report.ipynb #5e230008
 _STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--soft:#57606a;--line:#d0d7de;--back:#fff;--good:#0067a5}
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9da7b3;--line:#3d444d;--back:#0d1117;--good:#6cb6ff}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:1100px;margin:2rem auto;padding:0 1rem}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:1200px;margin:2rem auto;padding:0 1rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .45rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}td{white-space:nowrap}
 th:first-child,td:first-child,th:last-child,td:last-child{text-align:left;white-space:normal}th{color:var(--soft);font-weight:600}
 tr.front td:first-child{color:var(--good);font-weight:700}figure{margin:2rem 0;background:#fff;border-radius:8px;padding:1rem}
-figure svg{width:100%;height:auto}p.note{color:var(--soft)}"""
+td small{color:var(--soft);display:block}figure svg{width:100%;height:auto}p.note,pre{color:var(--soft)}pre{overflow-x:auto;font-size:13px}
+p.lead{font-size:1.15rem}h2{margin-top:2rem}
+@media (max-width:700px){body{margin:1rem auto}thead{display:none}tr{display:block;border:1px solid var(--line);border-radius:8px;
+margin:0 0 1rem;padding:.4rem .2rem}td{display:flex;justify-content:space-between;gap:1rem;border:0;padding:.15rem .6rem;white-space:normal}
+td:empty{display:none}td::before{content:attr(data-label);color:var(--soft)}td:first-child{font-size:1.1rem;font-weight:600}
+td:first-child::before{content:""}td:first-child{display:block}td:last-child{text-align:right}td small{display:inline}
+figure{padding:.3rem}}"""
+
+
+def _cells(report: Report, r: Mapping[str, Any]) -> dict[str, str]:
+    "What a line of the table says, by the head of its column."
+    over, small = r["speed_ratio_onnxruntime"], "<small>{}</small>".format
+    interval = "" if r["accuracy_low"] is None else small(f"{r['accuracy_low']:.1%} to {r['accuracy_high']:.1%}")
+    band = "" if r["speed_low"] is None else small(f"{r['speed_low']:.2f} to {r['speed_high']:.2f}")
+    gone = list(report.sparsity.get(r["name"], {}).values())
+    return {
+        "variant": html.escape(r["name"]) + (small(html.escape(r["file"])) if r["file"] else ""),
+        html.escape(report.metric): f"{r['accuracy']:.2%}{interval}", "bytes": f"{r['bytes']:,}", "gzip": f"{r['gzip']:,}",
+        "size": f"{r['size_ratio']:.2f}x", f"ms, batch of {report.batch}" if report.batch else "ms": f"{r['p50_ms']:.3f}",
+        "95 % below": f"{r['p95_ms']:.3f}", "ms, one row": "" if r["p50_one_ms"] is None else f"{r['p50_one_ms']:.3f}",
+        "speed": f"{r['speed_ratio']:.2f}x{band}", "speed over ORT": f"{over:.2f}x" if over else "",
+        "weights gone": f"{min(gone):.0%} to {max(gone):.0%}" if gone and max(gone) > 0 else "",
+        "multiply-adds": f"{r['operations']:,}" if r["operations"] else "",
+        "runs mostly": html.escape(r["runs"] + (f" ({r['mark']})" if r["mark"] else ""))}
 
 
 def _page(report: Report) -> str:
     "The report as one HTML page."
-    head = ["variant", "accuracy", "bytes", "gzip", "size", "p50 ms", "p95 ms", "multiply-adds", "speed", "speed over ORT", "runs mostly"]
-    last, body = str(report).splitlines()[-1], []
+    body, verdict = [], report.verdict()
     for r in report.rows():
-        over = r["speed_ratio_onnxruntime"]
-        cells = [r["name"], f"{r['accuracy']:.2%}", f"{r['bytes']:,}", f"{r['gzip']:,}", f"{r['size_ratio']:.2f}x", f"{r['p50_ms']:.3f}",
-                 f"{r['p95_ms']:.3f}", f"{r['operations']:,}" if r["operations"] else "", f"{r['speed_ratio']:.2f}x",
-                 f"{over:.2f}x" if over else "", r["runs"] + (f" ({r['mark']})" if r["mark"] else "")]
-        row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+        cells = _cells(report, r)
+        row = "".join(f'<td data-label="{head}">{cell}</td>' for head, cell in cells.items())
         body.append(f"<tr{' class=front' if r['pareto'] else ''}>{row}</tr>")
+    chosen = "".join(f"<h2>Layers of {html.escape(name)}</h2><pre>{html.escape(str(choice))}</pre>"
+                     for name, choice in report.choices.items())
+    layers = [f"{layer:<32}{share:>7.1%}" for name, shares in report.sparsity.items() if any(shares.values())
+              for layer, share in [(f"{name}: {key}", value) for key, value in shares.items()]]
+    gone = f"<h2>Weights gone, by layer</h2><pre>{html.escape(chr(10).join(layers))}</pre>" if layers else ""
+    how = "validation rows" if report.validation else "the test rows, of which it is one more use"
     return f"""<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Optimization report</title><style>{_STYLE}</style>
-<h1>Optimization report</h1><p>{html.escape(last[:1].upper() + last[1:])}.</p>
-<div class="scroll"><table><thead><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>
-<p class="note">Ratios are to the first row; "speed over ORT" is that to the original under ONNX Runtime in float32. Coloured names are on
-the Pareto front: no other variant is at least as accurate, small and fast. Latency is that of one batch; threads:
-{report.comparison.threads}. gzip: bytes after compression.</p>
-<figure role="img" aria-label="Accuracy against size and against latency of every variant">{_svg(report)}</figure></html>
+<h1>Optimization report</h1><p class="lead">{html.escape(verdict[:1].upper() + verdict[1:])}.</p>
+<div class="scroll"><table><thead><tr>{''.join(f'<th>{h}</th>' for h in cells)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>
+<p class="note">Ratios are to the first row; "speed over ORT" is that to the original under ONNX Runtime in float32. Below a score stands
+its 95 % interval, below a speed what single tenths of the calls would have said. Coloured names are on the Pareto front: no other variant
+is as accurate, small and fast, and clearly ahead in one of these. The variant above was chosen by {how}. Milliseconds are medians;
+threads: {report.comparison.threads}. gzip: bytes after compression. provenance.json says what this was made of.</p>
+<figure role="img" aria-label="Score against size and against latency of every variant">{_svg(report)}</figure>{chosen}{gone}</html>
 """
 
 

@@ -152,6 +152,11 @@ class OnnxModel:
         results = [torch.from_numpy(np.asarray(y)).to(inputs[0].device) for y in self._run(self.session, inputs)]
         return results[0] if len(results) == 1 else tuple(results)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
     def open(self, **options: Any) -> Any:
         """A new session of the runtime on the file; `options` are attributes of ONNX Runtime's `SessionOptions`."""
         ort = optional("onnxruntime", "export")

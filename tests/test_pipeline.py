@@ -109,7 +109,7 @@ def test_ten_thousand_mutations():
     (("training.pruning.warmup_epochs", 2), "`warmup_epochs` belongs to training.lr_schedule"),
     (("training.quantization.format", "int9"), r"expected one of 'int8', 'float16', got 'int9'. Did you mean 'int8'\?"),
     (("training.quantization", {"format": "float16", "type": "during_training"}), "use post_training"),
-    (("training.epochs", True), "training.epochs: expected an integer from 1 to 10000, got True"),
+    (("training.epochs", True), "training.epochs: expected an integer from 0 to 10000, got True"),
     (("training.epochs", "5"), "training.epochs: .*got '5'"),
     (("training.optimizer.type", "adm"), r"training.optimizer.type: unknown type 'adm'. Did you mean 'adam'\?"),
     (("training.optimizer.learning_rate", float("nan")),
@@ -125,7 +125,7 @@ def test_ten_thousand_mutations():
     (("model.widths", [3, -1]), r"model.widths\[1\]"),
     (("model.widths", [10**6, 10**6]), "model: the net would have 9,0"),
     (("model.widths", [10**30]), "model: "),
-    (("model.name", "smal_cnn"), "model.name: unknown model 'smal_cnn'. Did you mean 'small_cnn'"),
+    (("model.name", "smal_cnn"), "model.name: unknown model 'smal_cnn'.*Did you mean 'small_cnn'"),
     (("data.name", "mnist_smaple"), "data.name: .*Did you mean 'mnist_sample'"),
 ])
 def test_messages(change, message):
@@ -199,7 +199,7 @@ def test_the_lesson_explains_every_key_with_its_default():
         told["" if section == "the top" else section, key.strip("`")] = default
         assert len(meaning) > 3
     sections = {place: cls for place, cls in config._sections() if not place.endswith(".student")}  # as `model`
-    written = {(place, key): field.default for place, cls in sections.items() for key, field in cls.model_fields.items()
+    written = {(place, field.alias or key): field.default for place, cls in sections.items() for key, field in cls.model_fields.items()
                if f"{place}.{key}".lstrip(".") not in sections}
     assert told == {place: yaml.safe_dump(value).split("\n")[0] for place, value in written.items()}
 
@@ -421,7 +421,7 @@ def test_killed_and_resumed_from_the_command_line(tmp_path):
     config.write_text(yaml.safe_dump(TINY))
     whole = optimize(config, tmp_path / "whole")
     out, err = whole.communicate(timeout=1800)
-    assert whole.returncode == 0 and "on the Pareto front" in out and "int8" in out and "batches" in err, err
+    assert whole.returncode == 0 and "on the Pareto front" in out and "int8" in out and "batches" not in err, err  # no bars in a log
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "<svg" in page and not re.search(r'(src|href)="?https?:', page) and "int8" in page
     with open(tmp_path / "whole" / "report.csv", newline="") as file:

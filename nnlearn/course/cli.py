@@ -153,14 +153,19 @@ def optimize(
     config: str,  # a YAML file
     output: str = "optimized",  # the folder for all files
     resume: bool = False,  # continue the run in that folder
+    allow_import: bool = False,  # whether modules that the file names may be imported, which runs them
+    quiet: bool = False,  # print the table alone
 ) -> int:  # the exit code
     """Run the pipeline of lesson 22 and print its table."""
     from nnlearn.pipeline import ModelOptimizer
 
+    told = 0 if quiet else 1 if sys.stderr.isatty() else 2  # in a log, a line for each epoch in place of a bar
     try:
-        print(ModelOptimizer(config).run(output, resume))
+        print(ModelOptimizer(config, told, allow_import).run(output, resume))  # type: ignore[arg-type]
     except KeyboardInterrupt:
-        print(f"stopped; `nnlearn optimize {config} --output {output} --resume` goes on after the last finished stage", file=sys.stderr)
+        more = " --allow-import" if allow_import else ""
+        print(f"stopped; `nnlearn optimize {config} --output {output}{more} --resume` goes on after the last finished stage",
+              file=sys.stderr)
         return 1
     print(f"written: {Path(output, 'report.html')}, report.csv and a file for each variant", flush=True)
     return 0
@@ -181,11 +186,12 @@ def search(
     config: str,  # a YAML file with a section `search`
     output: str = "searched",  # the folder for all files; one that has a search goes on with it
     workers: int = 1,  # processes
+    allow_import: bool = False,  # whether modules that the file names may be imported, which runs them
 ) -> int:  # the exit code
     """Search for good values of a config's keys and print the best trials."""
     from nnlearn.config_search import search_by_config
 
-    results = search_by_config(config, output, workers)
+    results = search_by_config(config, output, workers, allow_import=allow_import)
     done = sum(trial.state in ("complete", "stopped", "failed") for trial in results)
     print(results, flush=True)
     if not results.ranked():
@@ -209,13 +215,18 @@ def main(
     at.add_argument("--port", type=int, help="the port; by default the first free one from 8888 on")
     at.add_argument("--no-browser", dest="browser", action="store_false", default=None, help="only print the address")
     whole = commands.add_parser("optimize", help="train, prune, distil, quantize and export a net by a YAML file")
-    whole.add_argument("config", help="the file; assets/configs/capstone.yaml is an example")
+    whole.add_argument("config", help="the file; assets/configs/capstone.yaml is an example, and --init writes one")
+    whole.add_argument("--init", metavar="WHAT", nargs="+", help="write the file, with comments: for a CSV file and the column to predict "
+                       "(--init wine.csv quality), or for a net and a function that gives data (--init nets:Net data:make)")
+    whole.add_argument("--allow-import", action="store_true", help="import the modules that the file names, which runs them")
+    whole.add_argument("--quiet", action="store_true", help="no progress, only the table")
     whole.add_argument("--output", default="optimized", help="the folder for all files (default: optimized)")
     whole.add_argument("--resume", action="store_true", help="continue the run in that folder")
     tries = commands.add_parser("search", help="search for good values of a config's keys, in several processes")
     tries.add_argument("config", help="the file, as for optimize, with a section search")
     tries.add_argument("--output", default="searched", help="the folder for all files (default: searched); the same call goes on")
     tries.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    tries.add_argument("--allow-import", action="store_true", help="import the modules that the file names, which runs them")
     record = commands.add_parser("diagnose", help="say what the record of a training run shows: findings, evidence, remedies")
     record.add_argument("record", help="a CSV file (Lightning's too), trainer_state.json, a Keras history as JSON, or TensorBoard's events")
     known = list(commands.choices)
@@ -229,9 +240,14 @@ def main(
         if options.command == "lab":
             return lab(options.port, options.browser)
         if options.command == "optimize":
-            return optimize(options.config, options.output, options.resume)
+            if options.init:
+                from nnlearn.first_config import write_config
+
+                print(write_config(options.config, options.init, options.allow_import), flush=True)
+                return 0
+            return optimize(options.config, options.output, options.resume, options.allow_import, options.quiet)
         if options.command == "search":
-            return search(options.config, options.output, options.workers)
+            return search(options.config, options.output, options.workers, options.allow_import)
         if options.command == "diagnose":
             return diagnose(options.record)
         print(doctor() if options.command == "doctor" else parser.format_help(), flush=True)

@@ -64,13 +64,15 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "batches": "Batches", "metrics": "Metrics", "explain": "Explanations", "trainer": "The trainer",
            "files": "Files", "replay": "Replay", "ranks": "Ranks", "parallel": "Shared work",
            "supervisors": "Supervisors", "tensor_weights": "Weights as tensors", "builders": "Builders", "report": "Reports",
-           "config": "Config", "runs": "Runs", "records": "Records", "findings": "Findings",
+           "imports": "Imports", "config": "Config", "runs": "Runs",
+           "sources": "Sources", "tasks": "Tasks", "first_config": "A first config", "records": "Records", "findings": "Findings",
            "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
            "signals": "Signals", "rehearsal": "Rehearsal",
            "rewrites": "Rewrites", "channels": "Channels", "onnx_files": "ONNX files", "augmentation": "Augmentation",
-           "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers", "sparsity": "Sparsity",
+           "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
            "integer_layers": "Integer layers",
-           "programs": "Programs", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
+           "programs": "Programs", "layer_choice": "A choice of layers",
+           "onnx_quantizer": "The ONNX quantizer", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
            "retraining": "Retraining", "workers": "Workers", "keras_stages": "Stages in Keras",
            "trials": "Trials", "studies": "Studies", "config_search": "Search by a config",
            "course.explore": "Sliders", "course.explorers": "Explorers",
@@ -79,12 +81,13 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "course.cli": "Commands"}
 
 # Every module, in the order of imports: a module imports only those before it. The course stands on top of the library.
-ORDER = """core ranks tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria surfaces
-slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay checkpoints parallel
-trainer supervisors schedules supervision tensor_weights builders config runs records findings signals rehearsal initialization
-lr_finder augmentation regularization layer_statistics step_profile diagnosis rewrites onnx_files runtimes litert export channels
-layers sparsity pruning integers integer_layers programs quantization teachers features distillation retraining keras.compression
-keras_stages stages pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
+ORDER = """core ranks tensors datasets models measure report graphs probes penalties generative passes autograd losses criteria
+surfaces slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay
+checkpoints parallel trainer supervisors schedules supervision tensor_weights builders imports config runs sources tasks
+first_config records findings signals rehearsal initialization lr_finder augmentation regularization layer_statistics
+step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning integers integer_layers programs
+layer_choice onnx_quantizer quantization teachers features distillation retraining keras.compression keras_stages stages
+pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
 course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
