@@ -69,7 +69,7 @@ LIBRARY = {"core": "Core", "datasets": "Datasets", "models": "Models", "measure"
            "layer_statistics": "Layer statistics", "step_profile": "Profile of a step",
            "signals": "Signals", "rehearsal": "Rehearsal",
            "rewrites": "Rewrites", "channels": "Channels", "onnx_files": "ONNX files", "augmentation": "Augmentation",
-           "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers",
+           "tensors": "Tensors", "runtimes": "Runtimes", "layers": "Layers", "sparsity": "Sparsity",
            "integer_layers": "Integer layers",
            "programs": "Programs", "layer_choice": "A choice of layers",
            "onnx_quantizer": "The ONNX quantizer", "litert": "LiteRT", "teachers": "Teachers", "features": "Features", "stages": "Stages",
@@ -85,9 +85,9 @@ ORDER = """core ranks tensors datasets models measure report graphs probes penal
 surfaces slices landscapes optimizers tables loaders data batches metrics explain training clipping precision files replay
 checkpoints parallel trainer supervisors schedules supervision tensor_weights builders imports config runs sources tasks
 first_config records findings signals rehearsal initialization lr_finder augmentation regularization layer_statistics
-step_profile diagnosis rewrites onnx_files runtimes litert export channels layers pruning integers integer_layers programs
-layer_choice onnx_quantizer quantization teachers features distillation retraining keras.compression keras_stages stages
-pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
+step_profile diagnosis rewrites onnx_files runtimes litert export channels layers sparsity pruning integers integer_layers
+programs layer_choice onnx_quantizer quantization teachers features distillation retraining keras.compression keras_stages
+stages pipeline trials studies tuning config_search memory workers distributed keras.training course.explore course.explorers
 course.compare course.sandbox course.check course.exercises course.contents course.cli""".split()
 
 # %% ../../nbs/library/contents.ipynb #e2906fba
