@@ -6,6 +6,7 @@
 __all__ = ['INT8_OPERATORS', 'LEVELS', 'own_weights', 'prepare_file', 'share_weights', 'level_of', 'try_file']
 
 # %% ../nbs/library/onnx_files.ipynb #7e270003
+import contextlib
 import mmap
 import os
 import subprocess
@@ -54,7 +55,8 @@ def prepare_file(
     """What ONNX Runtime wants before it quantizes: shapes, fusions, and a weight for each reader."""
     onnx = optional("onnx", "export")
     prepare = optional("onnxruntime.quantization.shape_inference", "export").quant_pre_process
-    with silence():
+    source, ready = Path(source).resolve(), Path(ready).resolve()
+    with silence(), tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):  # what it cannot infer it dumps where it stands
         try:
             prepare(str(source), str(ready))
         except Exception:  # symbolic shapes of some operators, such as loops, are beyond it

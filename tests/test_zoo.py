@@ -87,8 +87,10 @@ def written(folder, content):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_the_whole_way_from_a_file(name, folder, tmp_path):
+def test_the_whole_way_from_a_file(name, folder, tmp_path, monkeypatch):
     path = written(folder, document(name))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch-pruning, about parameters of its own choice
         report = ModelOptimizer(path, verbose=0, allow_import=True).run(tmp_path / "run")
@@ -107,6 +109,7 @@ def test_the_whole_way_from_a_file(name, folder, tmp_path):
     assert row.accuracy_low <= row.accuracy <= row.accuracy_high and row.p50_one_ms > 0
     if ZOO[name][2].get("pruning", CUT) is CUT:
         assert report["pruned"].bytes < report["original"].bytes and max(report.sparsity["pruned"].values()) > 0.4
+    assert not list((tmp_path / "here").iterdir())  # nothing is left where the command was called
     page = (tmp_path / "run" / "report.html").read_text()
     assert "original.pt" in page and config.training.metric in page
 
