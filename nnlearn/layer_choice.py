@@ -46,7 +46,8 @@ class LayerChoice:
         return {"layer_choice": json.dumps(asdict(self))}
 
     def __str__(self) -> str:
-        said = f"loses {self.drop:.2f} points of at most {self.max_drop:g} on the validation rows"
+        lost = f"loses {self.drop:.2f}" if self.drop >= 0 else f"gains {-self.drop:.2f}"
+        said = f"{lost} points, of at most {self.max_drop:g} to lose, on the validation rows"
         if not self.costs:
             return f"all layers in int8: {said}"
         lines = [f"{'layer':<28}{'points':>8}{'signal':>10}", *(f"{c.layer:<28}{c.points:>8.2f}{c.signal_db:>7.1f} dB  "

@@ -157,8 +157,9 @@ class Report:
         alike, twin = "", self.twins.get(small.name)
         if twin is not None:
             alike = f" ({self.comparison[twin].p50_ms / small.p50_ms:.2f}x that of {twin!r}, the same net in float)"
-        return (f"{why}: {small.name}, {1 / small.size_ratio:.1f}x smaller, {same.p50_ms / small.p50_ms:.1f}x the speed of "
-                f"{same.name!r}{alike}, {100 * (small.accuracy - first.accuracy):+.1f} points")
+        speed = f", {same.p50_ms / small.p50_ms:.1f}x the speed of {same.name!r}" if same is not small else ""
+        return (f"{why}: {small.name}, {1 / small.size_ratio:.1f}x smaller{speed}{alike}, "
+                f"{100 * (small.accuracy - first.accuracy):+.1f} points")
 
     __repr__ = __str__
 
@@ -199,8 +200,8 @@ p.lead{font-size:1.15rem}h2{margin-top:2rem}
 @media (max-width:700px){body{margin:1rem auto}thead{display:none}tr{display:block;border:1px solid var(--line);border-radius:8px;
 margin:0 0 1rem;padding:.4rem .2rem}td{display:flex;justify-content:space-between;gap:1rem;border:0;padding:.15rem .6rem;white-space:normal}
 td:empty{display:none}td::before{content:attr(data-label);color:var(--soft)}td:first-child{font-size:1.1rem;font-weight:600}
-td:first-child::before{content:""}td:first-child{display:block}td:last-child{text-align:right}td small{display:inline}
-figure{padding:.3rem}}"""
+td:first-child::before{content:""}td:first-child{display:block}td:last-child{text-align:right}td small{display:inline;margin-left:.6em}
+td span{text-align:right}td:first-child span{text-align:left}pre{white-space:pre-wrap}figure{padding:.3rem}}"""
 
 
 def _cells(report: Report, r: Mapping[str, Any]) -> dict[str, str]:
@@ -225,7 +226,7 @@ def _page(report: Report) -> str:
     body, verdict = [], report.verdict()
     for r in report.rows():
         cells = _cells(report, r)
-        row = "".join(f'<td data-label="{head}">{cell}</td>' for head, cell in cells.items())
+        row = "".join(f'<td data-label="{head}">{cell and f"<span>{cell}</span>"}</td>' for head, cell in cells.items())
         body.append(f"<tr{' class=front' if r['pareto'] else ''}>{row}</tr>")
     chosen = "".join(f"<h2>Layers of {html.escape(name)}</h2><pre>{html.escape(str(choice))}</pre>"
                      for name, choice in report.choices.items())
