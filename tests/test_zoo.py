@@ -25,7 +25,7 @@ from nnlearn.quantization import quantize_model
 from nnlearn.report import Report, pareto_front
 from nnlearn.runtimes import OnnxModel
 from nnlearn.sources import Part, load_data
-from nnlearn.tasks import with_task
+from nnlearn.tasks import Judge, with_task
 
 HERE = Path(__file__).parent
 CUT = {"type": "structured", "target_sparsity": 0.5, "epochs": 1}
@@ -105,6 +105,8 @@ def test_the_whole_way_from_a_file(name, folder, tmp_path, monkeypatch):
     int8 = choice_of(OnnxModel(tmp_path / "run" / "int8.onnx"))
     lost = 100 * (report.validation[last] - report.validation["int8"])
     assert int8.held == (lost <= 2.0 + 1e-6) and abs(int8.drop - lost) < 1e-4  # what it says is what a fresh look finds
+    seen = Judge(config.training).score(net, parts.validation).value  # choices are made by validation rows
+    assert abs(report.validation[last] - seen) < 1e-6
     row = report["original"]
     assert row.accuracy_low <= row.accuracy <= row.accuracy_high and row.p50_one_ms > 0
     if ZOO[name][2].get("pruning", CUT) is CUT:
