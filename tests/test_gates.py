@@ -326,3 +326,15 @@ def test_a_failing_step_fails_the_whole_run(tmp_path):
             "sys.exit(run_all.main())")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and re.search("1 passed, 1 failed\n   bad\n      FAILED a.py::b\n", done.stdout)
+
+
+def test_a_line_is_compared_as_a_line_whichever_points_of_it_are_kept():
+    """An explorer keeps the points that a line needs; on another processor the last bits choose others."""
+    x = np.linspace(0, 1, 101)
+    y = np.where(x < 0.5, x, 1 - x)
+    few, other = [0, 50, 100], [0, 20, 50, 70, 100]
+    assert strict.data_difference((x[few], y[few]), (x[other], y[other])) is None
+    lower = y[other] - np.array([0, 0, 0.01, 0, 0])
+    assert "apart" in strict.data_difference((x[few], y[few]), (x[other], lower))
+    assert strict.data_difference((x[few], y[few]), (x[:51], y[:51])) is not None  # half of it is missing
+    assert strict.data_difference(([3.0, 1.0, 2.0], [0.0, 1.0, 2.0]), ([3.0, 1.5, 2.0], [0.0, 1.0, 2.0])) is not None  # points, no line

@@ -100,6 +100,9 @@ def data_difference(stored, found, place: str = "explorer", measured: bool = Fal
         near = np.isclose(a, b, rtol=0, atol=(0.2 if measured else 1.5e-3) * scale, equal_nan=True)
         # A measured curve may part from the stored one at a jump, on at most a tenth of its points.
         return None if (near.mean() >= 0.9 if measured else near.all()) else f"{place}: the numbers differ"
+    if is_line(stored) and is_line(found) and not measured:
+        apart = distance_of_lines(stored, found)
+        return None if apart <= 3e-3 else f"{place}: the lines are {apart:.1%} of their height apart"
     if isinstance(stored, (list, tuple)) and isinstance(found, (list, tuple)):
         if len(stored) != len(found):
             return f"{place}: {len(stored)} parts are stored, {len(found)} were found"
@@ -110,6 +113,22 @@ def data_difference(stored, found, place: str = "explorer", measured: bool = Fal
     if measured and isinstance(stored, str) and isinstance(found, str):
         return text_difference(stored, found, measured) and f"{place}: {stored!r} is stored, {found!r} was found"
     return None if stored == found else f"{place}: {stored!r} is stored, {found!r} was found"
+
+
+def is_line(value) -> bool:
+    """True for a pair (x, y) of arrays whose x ascends: an explorer's line, of which only the points that it needs are kept."""
+    return (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_array, value)) and len(value[0]) == len(value[1]) > 1
+            and bool((np.diff(np.asarray(value[0], float)) > 0).all()))
+
+
+def distance_of_lines(stored, found) -> float:
+    """The largest vertical distance of two lines, over their height; which points of a line are kept, its last bits decide."""
+    (x, y), (other_x, other_y) = (np.asarray(line, float) for line in (stored, found))
+    if abs(x[0] - other_x[0]) > 1e-3 * np.ptp(x) or abs(x[-1] - other_x[-1]) > 1e-3 * np.ptp(x):
+        return float("inf")  # they do not span the same
+    every = np.union1d(x, other_x)
+    apart = np.abs(np.interp(every, x, y) - np.interp(every, other_x, other_y)).max()
+    return float(apart / (np.ptp(y) or np.abs(y).max() or 1.0))
 
 
 def is_array(value) -> bool:
