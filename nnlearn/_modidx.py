@@ -1415,6 +1415,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'nnlearn.keras_stages': { 'nnlearn.keras_stages.arrays_of': ('library/keras_stages.html#arrays_of', 'nnlearn/keras_stages.py'),
                                       'nnlearn.keras_stages.as_tf_keras': ( 'library/keras_stages.html#as_tf_keras',
                                                                             'nnlearn/keras_stages.py'),
+                                      'nnlearn.keras_stages.check_for_keras': ( 'library/keras_stages.html#check_for_keras',
+                                                                                'nnlearn/keras_stages.py'),
                                       'nnlearn.keras_stages.distill_keras': ( 'library/keras_stages.html#distill_keras',
                                                                               'nnlearn/keras_stages.py'),
                                       'nnlearn.keras_stages.is_keras': ('library/keras_stages.html#is_keras', 'nnlearn/keras_stages.py'),

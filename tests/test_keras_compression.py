@@ -12,7 +12,7 @@ from nnlearn.core import ConfigError
 from nnlearn.course.explore import decode
 from nnlearn.course.explorers import keras_sparsity_explorer
 from nnlearn.distillation import DistillationLoss
-from nnlearn.keras_stages import as_tf_keras, is_keras
+from nnlearn.keras_stages import as_tf_keras, check_for_keras, is_keras
 from nnlearn.litert import TFLiteModel
 from nnlearn.pipeline import ModelOptimizer
 
@@ -498,3 +498,15 @@ def test_the_explorer_shows_what_tfmot_does():
             zeros[step] = float(share) if asks else zeros[step - 1]
         for step, share in zip(*shown["in the mask"]):
             assert share == pytest.approx(zeros[round(step)], abs=0.01), (end, frequency, step)
+
+
+@pytest.mark.parametrize("training, place", [
+    ({"loss": "mse"}, "training.loss"), ({"metric": "f1"}, "training.metric"),
+    ({"quantization": {"max_drop": 1.0}}, "training.quantization.max_drop"),
+    ({"quantization": {"exclude": ["head"]}}, "training.quantization.exclude"),
+])
+def test_keys_for_torch_only_are_refused(training, place):
+    from nnlearn.config import read_config
+    check_for_keras(read_config({"training": {"epochs": 2, "quantization": {}}}))
+    with pytest.raises(ConfigError, match=f"{place}: has no effect on a Keras model"):
+        check_for_keras(read_config({"training": training}))
