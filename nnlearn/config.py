@@ -230,8 +230,12 @@ def _located(config: Config, folder: Path) -> Config:
         name = getattr(section, key)
         if name is None:
             return section
-        path = (folder / name).resolve()
-        if not path.is_file():
+        try:
+            path = (folder / name).resolve()
+            there = path.is_file()
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise ConfigError(f"cannot be the name of a file: {error}"[:200] + ".", place=f"{place}.{key}") from error
+        if not there:
             raise ConfigError(f"there is no file {path}.", place=f"{place}.{key}")
         return section.model_copy(update={key: str(path)})
 

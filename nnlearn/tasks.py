@@ -68,6 +68,13 @@ def check_fits(
     elif outputs.shape != rows.targets.shape:
         raise ConfigError(f"gives outputs of the shape {got}, and the targets of {name} have the shape {tuple(rows.targets.shape[1:])}.",
                           place=place)
+    try:
+        value = make_loss(training.loss)(outputs, rows.targets)
+    except Exception as error:  # whatever the loss raises
+        raise ConfigError(f"{training.loss.type} cannot compare these outputs with these targets: {first_line(error):.150}",
+                          place="training.loss") from error
+    if value.ndim:
+        raise ConfigError("expected a loss that is one number for a batch: use reduction: mean.", place="training.loss.reduction")
 
 # %% ../nbs/library/tasks.ipynb #55d80007
 class Judge:

@@ -44,10 +44,12 @@ def places(document, path=()):
             yield from places(value, (*path, key))
 
 
-KEYS = sorted({str(path[-1]) for path in places(DOCUMENT)} | {"student", "classes", "name", "lr", "start_step", "end_step", "momentum"})
+KEYS = sorted({str(path[-1]) for path in places(DOCUMENT)} | {"student", "classes", "name", "lr", "start_step", "end_step", "momentum"}
+              | {"import", "csv", "target", "checkpoint", "params", "loss", "metric", "max_drop", "exclude", "features", "test_fraction"})
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(KEYS), st.binary(max_size=3),
-    st.sampled_from([-1, 0, 1, 2**31, 10**30, 1e-300, 1e300, "sgd", "int8", "magnitude", "mlp", "one_cycle", "digits"]), st.dates(),
+    st.sampled_from([-1, 0, 1, 2**31, 10**30, 1e-300, 1e300, "sgd", "int8", "magnitude", "mlp", "one_cycle", "digits",
+                     "os:system", "nets:Net", "\0", "wine.csv", "mse", "r2"]), st.dates(),
     st.lists(st.integers(-3, 40), max_size=4), st.dictionaries(st.sampled_from(KEYS), st.integers(-2, 9), max_size=3),
     st.dictionaries(st.integers(), st.none(), max_size=1), st.just([[[]]]), st.tuples(st.integers(), st.text(max_size=2)))
 
