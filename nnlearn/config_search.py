@@ -92,7 +92,10 @@ class SearchConfig:
         values: Mapping[str, Any],  # keys with dots to values
     ) -> Config:
         """The config of a trial; raises `ConfigError` with the path of the key."""
-        return read_config(self.document(values), self.allow_import, self.folder)
+        config = read_config(self.document(values), self.allow_import, self.folder)
+        if config.training.epochs == 0:
+            raise ConfigError("expected at least 1 epoch: without training there is nothing to search.", place="training.epochs")
+        return config
 
     def document(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The config of a trial as YAML would give it."""

@@ -201,6 +201,9 @@ def run_stages(
 ) -> Report:
     """All stages of a config, on one thread, then report.csv and report.html."""
     check_used(optimizer.config)
+    if optimizer.config.export.enabled and not optimizer.config.export.dynamic_batch:
+        raise ConfigError("the report runs batches of several sizes, which such a file cannot take: use true here. The method export of "
+                          "ModelOptimizer writes a file for one batch size.", place="export.dynamic_batch")
     with _one_thread():
         config, data = with_task(optimizer.config, load_data(optimizer.config))
         optimizer = copy.copy(optimizer)

@@ -416,3 +416,16 @@ def test_a_search_over_a_net_of_ones_own(folder, tmp_path):
         load_search(path)
     assert main(["search", str(path), "--output", str(tmp_path / "found"), "--workers", "2", "--allow-import"]) == 0
     assert "import: own_nets:NormedMLP" in (tmp_path / "found" / "best.yaml").read_text()
+
+
+def test_what_would_fail_after_the_training_is_refused_before(tmp_path):
+    from nnlearn.config_search import SearchConfig
+    base = {"data": {"name": "digits", "train_rows": 100}, "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 1}}
+    with pytest.raises(ConfigError, match="export.dynamic_batch: the report runs batches of several sizes"):
+        ModelOptimizer({**base, "export": {"dynamic_batch": False}}, verbose=0).run(tmp_path / "run")
+    assert not list((tmp_path / "run").glob("original*"))
+    torch.save(c.make_model(c.read_config(base).model).state_dict(), tmp_path / "weights.pt")
+    base["model"]["checkpoint"], base["training"] = str(tmp_path / "weights.pt"), {"epochs": 0}
+    space = {"training.optimizer.learning_rate": {"log_uniform": [1.0e-3, 1.0e-1]}}
+    with pytest.raises(ConfigError, match="training.epochs: expected at least 1 epoch"):
+        SearchConfig({**base, "search": {"trials": 1, "space": space}})
